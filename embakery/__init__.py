@@ -22,9 +22,9 @@ __version__ = "0.1.0"
 __all__ = [
     "ArtifactError",
     "ConfigurationError",
+    "EmbakeryError",
     "Embedded",
     "Embedder",
-    "EmbakeryError",
     "EncodingError",
     "InvalidRequestError",
     "Ranked",

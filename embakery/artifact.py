@@ -1,10 +1,10 @@
 """A baked model on disk: what is in it, and the proof that it is what was baked.
 
-    manifest.json    what this is, and sha256 and size of every other file
-    encoder.onnx     int8, stock ONNX operators
-    tokenizer.json   Hugging Face fast tokenizer
-    golden.npz       a few texts' token ids and vectors
-    certificate.json fidelity against the fp32 original
+manifest.json    what this is, and sha256 and size of every other file
+encoder.onnx     int8, stock ONNX operators
+tokenizer.json   Hugging Face fast tokenizer
+golden.npz       a few texts' token ids and vectors
+certificate.json fidelity against the fp32 original
 """
 
 from __future__ import annotations
@@ -180,9 +180,7 @@ class Artifact:
     def tokenizer(self) -> TextTokenizer:
         """Open the tokenizer."""
         manifest = self.manifest
-        return TextTokenizer(
-            self.path / TOKENIZER, max_tokens=manifest.max_tokens, prompts=manifest.prompts
-        )
+        return TextTokenizer(self.path / TOKENIZER, max_tokens=manifest.max_tokens, prompts=manifest.prompts)
 
     def golden(self) -> Golden:
         """Read the golden vectors."""

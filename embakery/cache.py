@@ -40,7 +40,7 @@ class CacheSecret:
 
 
 class CacheBackend(Protocol):
-    """A store of bytes with expiry. Every method raises CacheUnavailableError, and nothing else, when it cannot serve."""
+    """A store of bytes with expiry. When it cannot serve, it raises CacheUnavailableError and nothing else."""
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
         """Return the values in the keys' order, None where there is none. One round trip."""
@@ -112,10 +112,8 @@ class Breaker:
 
 @dataclass(slots=True)
 class CacheCounts:
-    """What happened, for metrics. `corrupt` values were served to nobody."""
+    """What went wrong, for metrics: corrupt values (served to nobody), failed calls, calls that the breaker spared."""
 
-    hits: int = 0
-    misses: int = 0
     corrupt: int = 0
     errors: int = 0
     skipped: int = 0
@@ -149,7 +147,7 @@ class VectorCache:
         return b"embakery:" + hmac.new(self._secret, message, hashlib.sha256).hexdigest().encode()
 
     def get_many(self, keys: Sequence[Key], counts: CacheCounts) -> dict[Key, Vector]:
-        """Return the vectors found, float32 (dim,) each. Adds to `counts`, one for each key."""
+        """Return the vectors found, float32 (dim,) each."""
         values = self._fetch(keys, counts) if keys else []
         found: dict[Key, Vector] = {}
         for key, value in zip(keys, values, strict=True):
@@ -158,8 +156,6 @@ class VectorCache:
                 found[key] = vector
             elif value is not None:
                 counts.corrupt += 1
-        counts.hits += len(found)
-        counts.misses += len(keys) - len(found)
         return found
 
     def set_many(self, vectors: Mapping[Key, Vector], counts: CacheCounts) -> None:

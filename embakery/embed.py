@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -45,15 +45,23 @@ class Embedded:
     vector: Vector
     tokens: int
     truncated: bool
+    cached: bool
 
 
 @dataclass(slots=True)
 class EmbedCounts:
-    """What one call did, for metrics."""
+    """What one call did, for metrics: texts by where their vector came from, and the cache's troubles."""
 
+    from_cache: int = 0
+    not_from_cache: int = 0
     cache: CacheCounts = field(default_factory=CacheCounts)
-    encoded: int = 0
-    encoded_tokens: int = 0
+
+    def add(self, items: Sequence[Embedded | EmbakeryError]) -> None:
+        """Count finished items."""
+        embedded = [item for item in items if isinstance(item, Embedded)]
+        cached = sum(item.cached for item in embedded)
+        self.from_cache += cached
+        self.not_from_cache += len(embedded) - cached
 
 
 class Embedder:
@@ -61,6 +69,7 @@ class Embedder:
 
     def __init__(self, artifact: Artifact, engine: Engine, *, limits: TextLimits | None = None) -> None:
         self.manifest = artifact.manifest
+        self.certificate = artifact.certificate()
         self.engine = engine
         self.limits = limits or TextLimits()
         self._tokenizer: TextTokenizer = artifact.tokenizer()
@@ -85,7 +94,7 @@ class Embedder:
         """Raise GoldenMismatchError unless this machine computes the bake's bits: call before writing anything."""
         if not self.golden_matches:
             raise GoldenMismatchError(
-                f"this machine and onnxruntime compute other bits than those baked into space {self.manifest.space_id}: "
+                f"this machine computes other bits than those baked into space {self.manifest.space_id}: "
                 "nothing is written; bake the model on this kind of CPU, or run where it was baked"
             )
 
@@ -127,9 +136,14 @@ class Embedder:
         """
         counts = counts or EmbedCounts()
         tokenized = self._tokenize(texts, input_type, truncate)
-        wanted = {item.ids: None for item in tokenized if isinstance(item, TokenizedText)}
-        vectors = self._lookup_or_encode(list(wanted), cache, tenant, deadline, counts)
-        return [item if isinstance(item, EmbakeryError) else _embedded(item, vectors[item.ids]) for item in tokenized]
+        wanted = list(dict.fromkeys(item.ids for item in tokenized if isinstance(item, TokenizedText)))
+        keys = self._keys(wanted, cache, tenant)
+        cached = self._look_up(keys, cache, counts.cache)
+        encoded = self._encode([ids for ids in wanted if ids not in cached], deadline)
+        self._remember(keys, encoded, cache, counts.cache)
+        items = [item if isinstance(item, EmbakeryError) else _embedded(item, cached, encoded) for item in tokenized]
+        counts.add(items)
+        return items
 
     def rerank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[Ranked]:
         """Rank documents for a query by late interaction, best first. Raises InvalidRequestError."""
@@ -173,30 +187,21 @@ class Embedder:
         except InvalidRequestError as error:
             return error.within(f"[{index}]")
 
-    def _lookup_or_encode(
-        self,
-        wanted: Sequence[TokenIds],
-        cache: VectorCache | None,
-        tenant: str,
-        deadline: Deadline | None,
-        counts: EmbedCounts,
-    ) -> dict[TokenIds, Vector | EmbakeryError]:
+    def _keys(self, wanted: Sequence[TokenIds], cache: VectorCache | None, tenant: str) -> dict[TokenIds, Key]:
         # Other bits than the bake's must neither enter the cache nor mix with what is there.
         if cache is None or not self.golden_matches:
-            return self._encode(wanted, deadline, counts)
-        keys: dict[TokenIds, Key] = {ids: cache.key(tenant, ids) for ids in wanted}
-        cached = cache.get_many(list(keys.values()), counts.cache)
-        found: dict[TokenIds, Vector | EmbakeryError] = {
-            ids: cached[key] for ids, key in keys.items() if key in cached
-        }
-        encoded = self._encode([ids for ids in wanted if ids not in found], deadline, counts)
-        fresh = {keys[ids]: vector for ids, vector in encoded.items() if not isinstance(vector, EmbakeryError)}
-        cache.set_many(fresh, counts.cache)
-        return found | encoded
+            return {}
+        return {ids: cache.key(tenant, ids) for ids in wanted}
 
-    def _encode(
-        self, missing: Sequence[TokenIds], deadline: Deadline | None, counts: EmbedCounts
-    ) -> dict[TokenIds, Vector | EmbakeryError]:
+    def _look_up(
+        self, keys: Mapping[TokenIds, Key], cache: VectorCache | None, counts: CacheCounts
+    ) -> dict[TokenIds, Vector]:
+        if cache is None:
+            return {}
+        found = cache.get_many(list(keys.values()), counts)
+        return {ids: found[key] for ids, key in keys.items() if key in found}
+
+    def _encode(self, missing: Sequence[TokenIds], deadline: Deadline | None) -> dict[TokenIds, Vector | EmbakeryError]:
         encoded: dict[TokenIds, Vector | EmbakeryError] = {}
         for number, batch in enumerate(_rounds(missing)):
             # The first round always runs: a batch that is handed back again and again must still get somewhere.
@@ -205,9 +210,19 @@ class Embedder:
                 continue
             for ids, vector in zip(batch, self.engine.encode(batch), strict=True):
                 encoded[ids] = self._checked(vector)
-            counts.encoded += len(batch)
-            counts.encoded_tokens += sum(len(ids) for ids in batch)
         return encoded
+
+    def _remember(
+        self,
+        keys: Mapping[TokenIds, Key],
+        encoded: Mapping[TokenIds, Vector | EmbakeryError],
+        cache: VectorCache | None,
+        counts: CacheCounts,
+    ) -> None:
+        if cache is None or not keys:
+            return
+        good = {keys[ids]: vector for ids, vector in encoded.items() if not isinstance(vector, EmbakeryError)}
+        cache.set_many(good, counts)
 
     def _checked(self, vector: Vector) -> Vector | EncodingError:
         try:
@@ -245,7 +260,10 @@ def _rounds(missing: Sequence[TokenIds]) -> list[list[TokenIds]]:
     return rounds
 
 
-def _embedded(item: TokenizedText, vector: Vector | EmbakeryError) -> Embedded | EmbakeryError:
+def _embedded(
+    item: TokenizedText, cached: Mapping[TokenIds, Vector], encoded: Mapping[TokenIds, Vector | EmbakeryError]
+) -> Embedded | EmbakeryError:
+    vector = cached[item.ids] if item.ids in cached else encoded[item.ids]
     if isinstance(vector, EmbakeryError):
         return vector
-    return Embedded(vector, tokens=len(item.ids), truncated=item.truncated)
+    return Embedded(vector, tokens=len(item.ids), truncated=item.truncated, cached=item.ids in cached)

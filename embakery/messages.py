@@ -1,7 +1,7 @@
 """What a queue message says. Parsed once, here; inside, the types are trusted.
 
-A message that is wrong as a whole raises InvalidRequestError. A document that is wrong alone becomes a `Rejected` in its
-place, so that its neighbours go on.
+A message that is wrong as a whole raises InvalidRequestError. A document that is wrong alone becomes a `Rejected` in
+its place, so that its neighbours go on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from embakery.texts import TextLimits, check_text, json_type
 
 SCHEMA_VERSION = 1
 MAX_DOCUMENTS = 100
-MAX_ID_CHARACTERS = 512
+# Four bytes a character at most: within the 2,048 bytes that DynamoDB gives a key.
+MAX_ID_CHARACTERS = 256
+# A result must fit an SQS message and a DynamoDB item (400 KB) beside its vector.
+MAX_METADATA_BYTES = 64 * 1024
 # DynamoDB numbers and JSON readers agree up to here.
 MAX_DOCUMENT_VERSION = 2**53 - 1
 INPUT_TYPES = ("document", "query")
@@ -96,7 +99,9 @@ def parse_message(body: str, *, limits: TextLimits) -> Message:
     if kinds == ["rerank"]:
         return _parse_rerank(message, limits)
     if kinds == ["source"]:
-        raise InvalidRequestError("source", "this version does not read claim-check messages; redrive it to one that does")
+        raise InvalidRequestError(
+            "source", "claim-check messages are not read by this version; redrive it to one that does"
+        )
     return _parse_embed(message, limits)
 
 
@@ -160,8 +165,19 @@ def _document(raw: object, limits: TextLimits) -> Document:
         id=_id(document.get("id"), "id"),
         text=_text(document.get("text"), "text", limits),
         version=_version(document),
-        metadata=_object(document.get("metadata") or {}, "metadata"),
+        metadata=_metadata(document.get("metadata")),
     )
+
+
+def _metadata(raw: object) -> Mapping[str, Any]:
+    metadata = _object({} if raw is None else raw, "metadata")
+    try:
+        size = len(json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError:
+        raise InvalidRequestError("metadata", "must not contain lone surrogates or numbers beyond JSON's") from None
+    if size > MAX_METADATA_BYTES:
+        raise RequestTooLargeError("metadata", f"{size} bytes, the limit is {MAX_METADATA_BYTES}")
+    return metadata
 
 
 def _candidate(raw: object, name: str, limits: TextLimits) -> Document:

@@ -1,7 +1,7 @@
 """Late-interaction rerank: no second model, only the encoder's own token vectors.
 
-The score of a document is the mean, over the query's tokens, of the best cosine with any of the document's tokens; special
-tokens are left out. This is ColBERT's MaxSim (arXiv 2004.12832), as a mean so that it lies in -1..1.
+The score of a document is the mean, over the query's tokens, of the best cosine with any of the document's tokens;
+special tokens are left out. This is ColBERT's MaxSim (arXiv 2004.12832), as a mean so that it lies in -1..1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is written back, and the port through which it goes.
 
-A write is conditional on (tenant, id, space, version): a duplicate does nothing, an older version never overwrites a newer
-one, and a lower version that arrives late is a success. So a message may be delivered any number of times.
+A write is conditional on (tenant, id, space, version): a duplicate does nothing, an older version never overwrites a
+newer one, and a lower version that arrives late is a success. So a message may be delivered any number of times.
 """
 
 from __future__ import annotations

@@ -52,7 +52,14 @@ def check_text(text: object, *, limits: TextLimits) -> str:
 
 def json_type(value: object) -> str:
     """Return JSON's name for the type of a parsed value."""
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array", dict: "an object"}
+    names = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+    }
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 

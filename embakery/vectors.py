@@ -41,7 +41,7 @@ def cut_dimensions(vector: Vector, dimensions: int) -> Vector:
     length = np.sqrt(np.square(head).sum(dtype=np.float32), dtype=np.float32)
     if length == 0:
         raise EncodingError(f"the first {dimensions} values are all zero")
-    return (head / length).astype(np.float32)
+    return np.asarray(head / length, dtype=np.float32)
 
 
 def check_dimensions(dimensions: object, allowed: tuple[int, ...]) -> int:

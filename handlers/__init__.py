@@ -1,1 +1,1 @@
-"""."""
+"""One file for each Lambda function. Handlers translate; they never decide."""

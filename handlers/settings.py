@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,14 @@ from embakery.texts import TextLimits
 
 @dataclass(frozen=True, slots=True)
 class RedisSettings:
-    """How to reach Redis or Valkey (>= 6). `iam_*` are set for ElastiCache IAM authentication only."""
+    """How to reach Redis or Valkey (>= 6): with nothing, a user's password, or ElastiCache IAM tokens (`iam_*`)."""
 
     url: str
     username: str | None
-    password: str | None
+    password_secret_arn: str | None
     iam_cache_name: str | None
-    iam_region: str | None
+    iam_serverless: bool
+    region: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,6 @@ class Settings:
     cache_secret_arn: str | None
     cache_ttl_seconds: int
     destinations: Mapping[str, str]
-    queue_url: str | None
     text_limits: TextLimits
     max_items: int
 
@@ -52,13 +53,12 @@ class Settings:
             artifact=Path(env.get("EMBAKERY_ARTIFACT", "/opt/artifact")),
             engine=env.get("EMBAKERY_ENGINE", "auto"),
             threads=_integer(env, "EMBAKERY_THREADS", default=os.cpu_count() or 1),
-            tenant=env.get("EMBAKERY_TENANT", "default"),
+            tenant=_tenant(env),
             redis=redis,
             cache_secret=None if secret is None else CacheSecret(secret.encode()),
             cache_secret_arn=secret_arn,
             cache_ttl_seconds=_integer(env, "EMBAKERY_CACHE_TTL_SECONDS", default=30 * 24 * 3600),
             destinations=_destinations(env),
-            queue_url=_text(env, "EMBAKERY_QUEUE_URL"),
             text_limits=TextLimits(max_characters=_integer(env, "EMBAKERY_MAX_CHARACTERS", default=200_000)),
             max_items=_integer(env, "EMBAKERY_MAX_ITEMS", default=2048),
         )
@@ -66,6 +66,13 @@ class Settings:
 
 def _text(env: Mapping[str, str], name: str) -> str | None:
     return env.get(name) or None
+
+
+def _tenant(env: Mapping[str, str]) -> str:
+    tenant = env.get("EMBAKERY_TENANT", "default")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", tenant):
+        raise ConfigurationError("EMBAKERY_TENANT must be 1 to 64 letters, digits, dots, dashes or underscores")
+    return tenant
 
 
 def _integer(env: Mapping[str, str], name: str, *, default: int) -> int:
@@ -88,9 +95,10 @@ def _redis(env: Mapping[str, str]) -> RedisSettings | None:
     return RedisSettings(
         url=url,
         username=_text(env, "EMBAKERY_REDIS_USERNAME"),
-        password=_text(env, "EMBAKERY_REDIS_PASSWORD"),
+        password_secret_arn=_text(env, "EMBAKERY_REDIS_PASSWORD_SECRET_ARN"),
         iam_cache_name=_text(env, "EMBAKERY_REDIS_IAM_CACHE_NAME"),
-        iam_region=_text(env, "AWS_REGION"),
+        iam_serverless=env.get("EMBAKERY_REDIS_IAM_SERVERLESS", "true") == "true",
+        region=env.get("AWS_REGION", ""),
     )
 
 

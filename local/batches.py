@@ -11,7 +11,7 @@ from local.sqs import MAX_PER_CALL, Message, MessageQueue, lambda_record, record
 
 _LONG_POLL_SECONDS = 1
 _WINDOW_STEP_SECONDS = 0.02
-_ENVELOPE_BYTES = len('{"Records": []}')
+_EMPTY_EVENT_ROOM = MAX_EVENT_BYTES - len('{"Records": []}')
 
 
 class BatchGatherer:
@@ -42,7 +42,7 @@ class BatchGatherer:
         pending = self._carried or self._receive(self._batch_size, _LONG_POLL_SECONDS)
         closes = time.monotonic() + self._window_seconds
         batch: list[Message] = []
-        free_bytes = MAX_EVENT_BYTES - _ENVELOPE_BYTES
+        free_bytes = _EMPTY_EVENT_ROOM
         while True:
             taken, free_bytes = self._fitting(pending, self._batch_size - len(batch), free_bytes)
             batch += pending[:taken]
@@ -55,10 +55,9 @@ class BatchGatherer:
 
     def _fitting(self, messages: list[Message], room: int, free_bytes: int) -> tuple[int, int]:
         """Return how many of the messages fit, and the bytes left then. One always fits into an empty event."""
-        empty = free_bytes == MAX_EVENT_BYTES - _ENVELOPE_BYTES
         for taken, message in enumerate(messages[:room]):
             size = record_bytes(lambda_record(message, queue_arn=self._queue_arn))
-            if size > free_bytes and not (empty and taken == 0):
+            if size > free_bytes and free_bytes < _EMPTY_EVENT_ROOM:
                 return taken, free_bytes
             free_bytes -= size
         return min(room, len(messages)), free_bytes

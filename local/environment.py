@@ -19,7 +19,7 @@ _ENDPOINT_PREFIX = "AWS_ENDPOINT_URL"
 
 
 def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a copy of `environ` that finds our packages, reaches loopback without a proxy, and knows no real account."""
+    """Return a copy that finds our packages, reaches loopback without a proxy, and knows no real account."""
     kept = {
         name: value
         for name, value in environ.items()

@@ -1,15 +1,15 @@
 """What can go wrong on the local machine, apart from what the handlers themselves report.
 
-    LocalError
-    ├── ServerStartError           a child server (ministack, Redis) did not come up
-    ├── QueueCallError             the queue service did not answer a call
-    └── InvocationError            a function did not return a response
-        ├── ThrottledError           no concurrency slot was free; the handler did not run
-        ├── PayloadTooLargeError     the event is over Lambda's limit; the handler did not run
-        ├── FunctionError            the handler raised, or its response is not JSON
-        │   └── FunctionInitError      the handler's module did not load
-        ├── FunctionTimeoutError     the handler ran out of time and was killed
-        └── FunctionCrashedError     the handler's process died
+LocalError
+├── ServerStartError           a child server (ministack, Redis) did not come up
+├── QueueCallError             the queue service did not answer a call
+└── InvocationError            a function did not return a response
+    ├── ThrottledError           no concurrency slot was free; the handler did not run
+    ├── PayloadTooLargeError     the event is over Lambda's limit; the handler did not run
+    ├── FunctionError            the handler raised, or its response is not JSON
+    │   └── FunctionInitError      the handler's module did not load
+    ├── FunctionTimeoutError     the handler ran out of time and was killed
+    └── FunctionCrashedError     the handler's process died
 """
 
 from __future__ import annotations

@@ -41,7 +41,11 @@ class MappingSettings:
 
     def __post_init__(self) -> None:
         """Check the rules. Raises ValueError."""
-        if not 1 <= self.batch_size <= 10_000 or self.max_concurrency < 1 or not 0 <= self.batching_window_seconds <= 300:
+        if (
+            not 1 <= self.batch_size <= 10_000
+            or self.max_concurrency < 1
+            or not 0 <= self.batching_window_seconds <= 300
+        ):
             raise ValueError("batch_size is 1 to 10000, max_concurrency at least 1, batching_window_seconds 0 to 300")
         if self.is_fifo and (self.batch_size > MAX_PER_CALL or self.batching_window_seconds):
             raise ValueError("a FIFO queue takes a batch_size of at most 10 and no batching window")
@@ -92,6 +96,11 @@ class EventSourceMapping:
             threading.Thread(target=self._poll_until_stopped, name=f"poller-{number}", daemon=True)
             for number in range(settings.max_concurrency)
         ]
+
+    @property
+    def queue_name(self) -> str:
+        """The queue's name."""
+        return self.settings.queue_arn.rpartition(":")[2]
 
     @property
     def statistics(self) -> MappingStatistics:
@@ -176,21 +185,20 @@ class EventSourceMapping:
 
     def _delete(self, messages: Sequence[Message]) -> None:
         """Delete the messages, retrying entries that failed; one that stays is delivered again."""
-        rest = list(messages)
+        rest, deleted = list(messages), 0
         for _ in range(_DELETE_TRIES):
+            if not rest:
+                break
             try:
                 failures = self._queue.delete(rest)
             except QueueCallError as error:
                 self._log(f"delete failed: {error}")
                 continue
-            rest = [failure.message for failure in failures if failure.retryable]
-            lost = [failure for failure in failures if not failure.retryable]
-            for failure in lost:
+            deleted += len(rest) - len(failures)
+            for failure in failures:
                 self._log(f"message {failure.message.id} was not deleted: {failure.code}")
-            self._count(failed_deletes=len(lost))
-            if not rest:
-                break
-        self._count(failed_deletes=len(rest), deleted=len(messages) - len(rest))
+            rest = [failure.message for failure in failures if failure.retryable]
+        self._count(deleted=deleted, failed_deletes=len(messages) - deleted)
 
     def _count(self, **more: int) -> None:
         with self._lock:

@@ -66,12 +66,16 @@ class LogCollector:
 
     def _add(self, sample: Sample) -> None:
         before = self._sums.get(sample.name)
-        self._sums[sample.name] = sample if before is None else Sample(
-            namespace=before.namespace,
-            name=sample.name,
-            unit=before.unit,
-            total=before.total + sample.total,
-            values=before.values + sample.values,
+        self._sums[sample.name] = (
+            sample
+            if before is None
+            else Sample(
+                namespace=before.namespace,
+                name=sample.name,
+                unit=before.unit,
+                total=before.total + sample.total,
+                values=before.values + sample.values,
+            )
         )
 
     def _write(self, text: str) -> None:

@@ -34,28 +34,13 @@ class ServerProcess:
     """A running child server. Ends with this process at the latest (see `local.lifeline`)."""
 
     def __init__(self, spec: ServerSpec, *, port: int, log_file: Path) -> None:
+        """Start it, without waiting for it to answer."""
         self.name = spec.name
         self.description = spec.description
         self.port = port
         self.log_file = log_file
-        reading_end, self._lifeline = os.pipe()
-        try:
-            with log_file.open("ab") as log:
-                self._process = subprocess.Popen(  # noqa: S603 - the command is the project's own
-                    [sys.executable, "-m", "local.lifeline", str(reading_end), *spec.command(port)],
-                    env=dict(spec.environment(port)),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(reading_end,),
-                    # A session of its own: Ctrl-C reaches us alone, and we end the parts in order.
-                    start_new_session=True,
-                )
-        except OSError:
-            os.close(self._lifeline)
-            raise
-        finally:
-            os.close(reading_end)
+        self._spec = spec
+        self._process, self._lifeline = self._launch()
 
     @property
     def pid(self) -> int:
@@ -85,10 +70,55 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self.kill()
 
+    def restart(self, *, timeout_seconds: float = 30.0) -> None:
+        """Start the server afresh on the same port, and wait until it answers. Raises ServerStartError."""
+        self.stop()
+        self._process, self._lifeline = self._launch()
+        if not self.comes_up(timeout_seconds):
+            raise self.start_error(timeout_seconds)
+
+    def comes_up(self, timeout_seconds: float) -> bool:
+        """Wait until the server answers; return whether it did."""
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline and self.is_running():
+            # Asked again after the answer: had another process taken the port, ours would have ended.
+            if self._spec.answers(self.port) and self.is_running():
+                return True
+            time.sleep(0.02)
+        return False
+
+    def start_error(self, timeout_seconds: float) -> ServerStartError:
+        """End the server, which did not come up, and return the error that says so."""
+        problem = f"did not answer within {timeout_seconds:g} s" if self.is_running() else "ended at once"
+        self.kill()
+        return ServerStartError(f"{self.name} ({self.description}) {problem}; the end of its log:\n{self.log_tail()}")
+
     def log_tail(self) -> str:
         """Return the last lines that the server wrote."""
         lines = self.log_file.read_text(errors="replace").splitlines()
         return "\n".join(lines[-_LOG_TAIL_LINES:])
+
+    def _launch(self) -> tuple[subprocess.Popen[bytes], int]:
+        """Start the process; return it and our end of its lifeline."""
+        reading_end, lifeline = os.pipe()
+        try:
+            with self.log_file.open("ab") as log:
+                process = subprocess.Popen(  # noqa: S603 - the command is the project's own
+                    [sys.executable, "-m", "local.lifeline", str(reading_end), *self._spec.command(self.port)],
+                    env=dict(self._spec.environment(self.port)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(reading_end,),
+                    # A session of its own: Ctrl-C reaches us alone, and we end the parts in order.
+                    start_new_session=True,
+                )
+        except OSError:
+            os.close(lifeline)
+            raise
+        finally:
+            os.close(reading_end)
+        return process, lifeline
 
     def _reap(self, *, timeout: float | None) -> None:
         self._process.wait(timeout)
@@ -105,21 +135,19 @@ def start_server(
     A free port can be taken between choosing and binding, so a server that ends at once is tried on others.
     Raises ServerStartError.
     """
-    log_file = folder / f"{spec.name}.log"
-    for attempt in range(1, _STARTS + 1):
-        server = ServerProcess(spec, port=port or free_port(), log_file=log_file)
+    tries = _STARTS if port is None else 1
+    while True:
+        server = ServerProcess(spec, port=port or free_port(), log_file=folder / f"{spec.name}.log")
         try:
-            if _comes_up(server, spec, timeout_seconds):
+            if server.comes_up(timeout_seconds):
                 return server
         except BaseException:
             server.kill()
             raise
-        ended = not server.is_running()
+        tries -= 1
+        if server.is_running() or tries == 0:
+            raise server.start_error(timeout_seconds)
         server.kill()
-        if not ended or port is not None or attempt == _STARTS:
-            break
-    problem = "ended at once" if ended else f"did not answer within {timeout_seconds:g} s"
-    raise ServerStartError(f"{spec.name} ({spec.description}) {problem}; the end of its log:\n{server.log_tail()}")
 
 
 def free_port() -> int:
@@ -127,13 +155,3 @@ def free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
-
-
-def _comes_up(server: ServerProcess, spec: ServerSpec, timeout_seconds: float) -> bool:
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline and server.is_running():
-        # Asked again after the answer: had another process taken the port, ours would have ended.
-        if spec.answers(server.port) and server.is_running():
-            return True
-        time.sleep(0.02)
-    return False

@@ -1,4 +1,4 @@
-"""A function's host process: loads the handler once, then runs one invocation after the other, as Lambda's runtime does.
+"""A function's host process: loads the handler once, then runs one invocation after the other, as Lambda does.
 
     python -m local.runtime INVOCATIONS RESPONSES LIFELINE
 
@@ -100,9 +100,7 @@ def load_handler(name: str) -> Handler:
         raise RuntimeReportError("Runtime.UserCodeSyntaxError", message) from error
     handler = getattr(module, attribute, None)
     if handler is None:
-        raise RuntimeReportError(
-            "Runtime.HandlerNotFound", f"Handler '{attribute}' missing on module '{module_name}'"
-        )
+        raise RuntimeReportError("Runtime.HandlerNotFound", f"Handler '{attribute}' missing on module '{module_name}'")
     return handler  # type: ignore[no-any-return]  # whatever it is, calling it is the check
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator
-import json
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -114,7 +114,9 @@ def _write_tokenizer(original: SentenceTransformer, path: Path) -> None:
     path.write_text(fast.to_str(pretty=False), encoding="utf-8")
 
 
-def _measure(original: SentenceTransformer, spec: EncoderSpec, exported: onnx.ModelProto, folder: Path) -> dict[str, Any]:
+def _measure(
+    original: SentenceTransformer, spec: EncoderSpec, exported: onnx.ModelProto, folder: Path
+) -> dict[str, Any]:
     tokenizer = TextTokenizer(folder / TOKENIZER, max_tokens=spec.max_tokens, prompts=spec.prompts)
     texts = certify.sample_texts()
     ids = certify.token_ids(tokenizer, texts)

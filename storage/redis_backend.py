@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import redis
@@ -20,26 +19,22 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class RedisAddress:
-    """How to reach the server. `url` is redis:// or rediss:// (TLS); credentials come from `credentials`, if any."""
-
-    url: str
-    credentials: CredentialProvider | None = None
-
-
 class RedisBackend:
     """Bytes in Redis: one MGET to read, one pipeline of SET EX to write.
 
     redis-py retries by default, and waits 3.6 s for a refused and 59 s for a silent server: here every call ends after
     50 ms to connect and 50 ms to answer, and is not retried.
+
+    url: redis:// or rediss:// (TLS). credentials: who signs in, where the URL does not say.
     """
 
-    def __init__(self, address: RedisAddress, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self, url: str, *, credentials: CredentialProvider | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
         try:
             self._client = redis.Redis.from_url(
-                address.url,
-                credential_provider=address.credentials,
+                url,
+                credential_provider=credentials,
                 socket_connect_timeout=timeout_seconds,
                 socket_timeout=timeout_seconds,
                 retry=Retry(NoBackoff(), 0),

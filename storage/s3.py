@@ -1,8 +1,8 @@
 """Results in S3: one compressed JSONL object for a batch.
 
-An object's key is made of its content, and it is put with If-None-Match, so a batch that comes again finds itself there.
-Regrouped by a redelivery, a row can stand in two objects; the rows are equal, bit for bit. A reader takes, for each
-(tenant, kind, id, space), the row with the highest version: nothing is ever overwritten, so nothing newer is either.
+An object's key is made of its content, and it is put with If-None-Match, so a batch that comes again finds itself
+there. Regrouped by a redelivery, a row can stand in two objects; the rows are equal, bit for bit. A reader takes, for
+each (tenant, kind, id, space), the row with the highest version: nothing is overwritten, so nothing newer is either.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def read_rows(client: S3Client, *, bucket: str, prefix: str) -> Iterator[dict[st
 def current_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the row with the highest version for each (tenant, kind, id, space).
 
-    Two rows of one version differ only if a caller gave one version to two texts; then the choice is arbitrary but fixed.
+    Two rows of one version differ only if a caller gave one version to two texts; then the choice is fixed, no more.
     """
     current: dict[tuple[str, str, str, str], dict[str, Any]] = {}
     for row in rows:

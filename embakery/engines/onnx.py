@@ -23,7 +23,7 @@ from embakery.vectors import Vectors
 # Measured on two cores: 512 tokens keep a chunk's activations in L2; from 1024 on it is slower, and memory grows.
 CHUNK_TOKENS = 512
 
-_Run = Callable[[Sequence[TokenIds]], Sequence[Vectors]]
+_Run = Callable[[Sequence[TokenIds]], Vectors]
 
 
 class OnnxEngine:
@@ -61,17 +61,17 @@ class OnnxEngine:
                 results[index] = vector
         return [vector for vector in results if vector is not None]
 
-    def _map(self, run: _Run, jobs: list[list[TokenIds]]) -> Iterator[Sequence[Vectors]]:
+    def _map(self, run: _Run, jobs: list[list[TokenIds]]) -> Iterator[Vectors]:
         if self._threads == 1 or len(jobs) == 1:
             return map(run, jobs)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="encode")
         return self._pool.map(run, jobs)
 
-    def _sentence_vectors(self, chunk: Sequence[TokenIds]) -> Sequence[Vectors]:
+    def _sentence_vectors(self, chunk: Sequence[TokenIds]) -> Vectors:
         return self._call("sentence_embedding", chunk)
 
-    def _token_vectors(self, chunk: Sequence[TokenIds]) -> Sequence[Vectors]:
+    def _token_vectors(self, chunk: Sequence[TokenIds]) -> Vectors:
         return self._call("token_embeddings", chunk)
 
     def _call(self, output: str, chunk: Sequence[TokenIds]) -> Vectors:

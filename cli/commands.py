@@ -1,0 +1,159 @@
+"""The commands, but for the demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+DEFAULT_ARTIFACT = Path("build/all-MiniLM-L6-v2")
+
+_artifact_option = click.option(
+    "--artifact",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_ARTIFACT,
+    show_default=True,
+    help="Folder of a baked model.",
+)
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must not exist or be empty."
+)
+@click.option("--revision", help="Commit, tag or branch of a hub model; pinned and recorded.")
+@click.option(
+    "--min-cosine", type=float, default=0.99, show_default=True, help="Gate: the lowest cosine to the original."
+)
+def bake(model: str, out: Path, revision: str | None, min_cosine: float) -> None:
+    r"""Export, quantize and certify MODEL.
+
+    MODEL is all-MiniLM-L6-v2 (the default model, which needs no hub), a local folder, or a hub id.
+
+    \b
+    embakery bake all-MiniLM-L6-v2 --out build/all-MiniLM-L6-v2
+    """
+    from cli.quiet import quiet_libraries
+
+    quiet_libraries()
+    from model_bake.bake import bake as run_bake
+
+    baked = run_bake(model, out, revision=revision, min_cosine=min_cosine, report=click.echo)
+    manifest, cosine = baked.artifact.manifest, baked.artifact.certificate()["cosine"]
+    size = sum(facts.size for facts in manifest.files.values()) / 1e6
+    click.echo(f"baked     {out}: {size:.0f} MB, space {manifest.space_id}, in {baked.seconds:.0f} s")
+    click.echo(f"cosine    mean {cosine['mean']:.4f}, lowest {cosine['min']:.4f} against the fp32 original")
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(path_type=Path, file_okay=False), default=DEFAULT_ARTIFACT)
+@click.option("--json", "as_json", is_flag=True, help="Manifest and certificate as one JSON object.")
+def inspect(artifact: Path, as_json: bool) -> None:
+    """Check an artifact's every file and say what is in it."""
+    from dataclasses import asdict
+
+    from embakery.artifact import Artifact
+
+    checked = Artifact.load(artifact)
+    manifest = asdict(checked.manifest)
+    if as_json:
+        click.echo(json.dumps({"manifest": manifest, "certificate": checked.certificate()}))
+        return
+    for name in ("model_id", "revision", "licence", "space_id", "dimensions", "max_tokens", "pooling", "normalize"):
+        click.echo(f"{name:12} {manifest[name]}")
+    for name, facts in checked.manifest.files.items():
+        click.echo(f"  {facts.size:>11,} bytes  {name}")
+
+
+@click.command()
+@click.argument("texts", nargs=-1)
+@_artifact_option
+@click.option("--input-type", type=click.Choice(["document", "query"]), default="document", show_default=True)
+@click.option("--dimensions", type=int, help="Cut vectors to this length (Matryoshka models).")
+def embed(texts: tuple[str, ...], artifact: Path, input_type: str, dimensions: int | None) -> None:
+    r"""Embed TEXTS, or the lines of standard input; print one JSON array a line.
+
+    \b
+    embakery embed "hello world"
+    cut -f2 notes.tsv | embakery embed --input-type query
+    """
+    from embakery import Embedder
+
+    wanted = list(texts) or [line.rstrip("\n") for line in sys.stdin]
+    for vector in Embedder.load(artifact).embed(wanted, input_type=input_type, dimensions=dimensions):
+        click.echo(json.dumps(vector.tolist()))
+
+
+@click.command()
+@click.argument("query")
+@click.argument("documents", nargs=-1)
+@_artifact_option
+@click.option("--top-n", type=click.IntRange(min=1), help="How many to print.")
+def rerank(query: str, documents: tuple[str, ...], artifact: Path, top_n: int | None) -> None:
+    """Rank DOCUMENTS, or the lines of standard input, for QUERY; print score and text, best first."""
+    from embakery import Embedder
+
+    candidates = list(documents) or [line.rstrip("\n") for line in sys.stdin]
+    for line in Embedder.load(artifact).rerank(query, candidates, top_n=top_n):
+        click.echo(f"{line.score:.4f}\t{candidates[line.index]}")
+
+
+@click.command()
+@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@click.option("--queue-url", required=True, envvar="EMBAKERY_QUEUE_URL", help="The documents queue.")
+@click.option("--destination", default="default", show_default=True, help="A destination's name in the deployment.")
+def enqueue(file: TextIO, queue_url: str, destination: str) -> None:
+    r"""Send the documents of FILE, JSON lines of {"id", "text", ...}, to the queue.
+
+    \b
+    embakery enqueue documents.jsonl --queue-url "$QUEUE_URL"
+    """
+    import boto3
+
+    from cli.progress import progress
+    from cli.sender import send_documents
+
+    documents = [json.loads(line) for line in file if line.strip()]
+    with progress("enqueue", len(documents)) as advance:
+        sent = send_documents(boto3.client("sqs"), queue_url, documents, destination=destination, on_sent=advance)
+    click.echo(f"{sent} documents sent")
+
+
+@click.command()
+@_artifact_option
+@click.option("--http-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
+@click.option("--engine", type=click.Choice(["auto", "onnx"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=lambda: os.cpu_count() or 1, help="Default: all cores.")
+@click.option("--try", "show_examples", is_flag=True, help="Print curl lines to try.")
+@click.option("--verbose", is_flag=True, help="Show the functions' logs.")
+def local(artifact: Path, http_port: int, engine: str, threads: int, show_examples: bool, verbose: bool) -> None:
+    """Run the whole system on this machine until Ctrl-C: queues, bucket, table, Redis, functions, HTTP."""
+    from embakery.artifact import Artifact
+    from local.settings import LocalSettings
+    from local.system import LocalSystem
+
+    Artifact.load(artifact)
+    settings = LocalSettings(artifact, http_port=http_port, engine=engine, threads=threads, verbose=verbose)
+    with LocalSystem(settings, report=click.echo) as system:
+        if show_examples:
+            click.echo(_examples(system.endpoints))
+        system.serve_until_interrupted()
+
+
+def _examples(endpoints: dict[str, str]) -> str:
+    http, aws = endpoints["http"], endpoints["aws"]
+    message = '{"v": 1, "documents": [{"id": "doc-1", "text": "hello queue"}]}'
+    return f"""
+Try:
+  curl {http}/v1/embeddings -d '{{"input": ["hello world"]}}'
+  curl {http}/v1/rerank -d '{{"query": "a greeting", "documents": ["hello world", "goodbye"]}}'
+  curl {http}/v1/models
+  curl {http}/metrics
+  AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_REGION=us-east-1 AWS_ENDPOINT_URL={aws} \\
+    aws sqs send-message --queue-url {endpoints["queue_url"]} --message-body '{message}'
+"""

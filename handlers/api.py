@@ -1,0 +1,46 @@
+"""The synchronous API: API Gateway HTTP API events in, responses out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from embakery.errors import EmbakeryError, InvalidRequestError
+from handlers import routes
+from handlers.http import Json, NotFoundError, Request, respond, respond_error
+from handlers.services import Services, services
+from handlers.telemetry import logger, metrics
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+Route = Callable[[Request, Services], Json]
+
+ROUTES: dict[tuple[str, str], Route] = {
+    ("POST", "/v1/embeddings"): routes.embeddings,
+    ("POST", "/v1/rerank"): routes.rerank,
+    ("GET", "/v1/models"): routes.models,
+    ("GET", "/health"): routes.health,
+}
+
+
+@logger.inject_lambda_context(clear_state=True)
+@metrics.log_metrics(capture_cold_start_metric=True, raise_on_empty_metrics=False)
+def handler(event: dict[str, Any], context: LambdaContext) -> Json:  # noqa: ARG001 - Powertools reads it
+    """Answer one request."""
+    try:
+        request = Request.from_event(event)
+        return respond(_route(request)(request, services()))
+    except InvalidRequestError as error:
+        return respond_error(error)
+    except EmbakeryError as error:
+        logger.error("request_failed", extra={"code": error.code, "reason": str(error)})
+        return respond_error(error)
+
+
+def _route(request: Request) -> Route:
+    route = ROUTES.get((request.method, request.path))
+    if route is None:
+        known = ", ".join(f"{method} {path}" for method, path in ROUTES)
+        raise NotFoundError("", f"no such route; there are {known}")
+    return route

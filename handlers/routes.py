@@ -1,0 +1,164 @@
+"""The API's routes: a request in, an answer's content out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from embakery.embed import EmbedCounts, Embedded
+from embakery.errors import EmbakeryError, InvalidRequestError, RequestTooLargeError
+from embakery.messages import INPUT_TYPES
+from embakery.texts import check_truncate, json_type
+from embakery.vectors import check_dimensions, cut_dimensions, to_base64
+from handlers.http import Json, NotFoundError, Request
+from handlers.services import Services
+from handlers.telemetry import record, record_embeddings
+
+
+def embeddings(request: Request, services: Services) -> Json:
+    """POST /v1/embeddings, as OpenAI: input, dimensions, encoding_format. Ours: input_type, truncate."""
+    body = request.json()
+    _check_model(body, services)
+    texts = _inputs(body.get("input"), services.settings.max_items)
+    dimensions = _dimensions(body, services)
+    encoding = _choice(body, "encoding_format", ("float", "base64"))
+    counts = EmbedCounts()
+    items = services.embedder.embed_items(
+        texts,
+        input_type=_choice(body, "input_type", INPUT_TYPES),
+        truncate=check_truncate(body.get("truncate", "END")),
+        cache=services.cache,
+        tenant=services.settings.tenant,
+        counts=counts,
+    )
+    good = _all_good(items, "input")
+    tokens = sum(item.tokens for item in good)
+    record_embeddings(items=len(good), tokens=tokens, counts=counts, cache=services.cache)
+    return {
+        "object": "list",
+        "model": services.embedder.manifest.model_id,
+        "data": [_embedding(index, item, dimensions, encoding) for index, item in enumerate(good)],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "space_id": services.embedder.manifest.space_id,
+    }
+
+
+def rerank(request: Request, services: Services) -> Json:
+    """POST /v1/rerank, as Cohere and Jina: query, documents, top_n, return_documents."""
+    body = request.json()
+    _check_model(body, services)
+    if not isinstance(body.get("query"), str):
+        raise InvalidRequestError("query", f"must be a string, not {json_type(body.get('query'))}")
+    texts = [_document_text(index, item) for index, item in enumerate(_items(body, "documents", services))]
+    ranked = services.embedder.rerank(body["query"], texts, top_n=body.get("top_n"))
+    wants_documents = body.get("return_documents", False) is True
+    record({"RerankRequests": 1, "RerankDocuments": len(texts)})
+    return {
+        "model": services.embedder.manifest.model_id,
+        "results": [
+            {"index": line.index, "relevance_score": line.score}
+            | ({"document": {"text": texts[line.index]}} if wants_documents else {})
+            for line in ranked
+        ],
+        "space_id": services.embedder.manifest.space_id,
+    }
+
+
+def models(_: Request, services: Services) -> Json:
+    """GET /v1/models, as OpenAI, with what a client must know to compare vectors."""
+    manifest = services.embedder.manifest
+    description = {
+        "id": manifest.model_id,
+        "object": "model",
+        "created": 0,
+        "owned_by": "embakery",
+        "dimensions": list(manifest.dimensions),
+        "max_tokens": manifest.max_tokens,
+        "space_id": manifest.space_id,
+        "engine": services.embedder.engine.name,
+        "certificate": services.certificate,
+    }
+    return {"object": "list", "data": [description]}
+
+
+def health(_: Request, services: Services) -> Json:
+    """GET /health: `degraded` answers without the cache, since this machine computes other bits than the bake's."""
+    return {
+        "status": "ok" if services.embedder.golden_matches else "degraded",
+        "golden": services.embedder.golden_matches,
+        "engine": services.embedder.engine.name,
+        "space_id": services.embedder.manifest.space_id,
+    }
+
+
+def _embedding(index: int, item: Embedded, dimensions: int, encoding: str) -> Json:
+    vector = cut_dimensions(item.vector, dimensions)
+    return {
+        "object": "embedding",
+        "index": index,
+        "embedding": to_base64(vector) if encoding == "base64" else vector.tolist(),
+        "tokens": item.tokens,
+        "truncated": item.truncated,
+    }
+
+
+def _check_model(body: Json, services: Services) -> None:
+    """A caller that names another model must not get this one's vectors."""
+    wanted, served = body.get("model"), services.embedder.manifest.model_id
+    if wanted is not None and wanted not in {served, served.rpartition("/")[2]}:
+        raise NotFoundError("model", f"this endpoint serves {served}")
+
+
+def _inputs(value: object, limit: int) -> Sequence[object]:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise InvalidRequestError("input", f"must be a string or an array of strings, not {json_type(value)}")
+    return _bounded(value, "input", limit)
+
+
+def _items(body: Json, name: str, services: Services) -> Sequence[object]:
+    value = body.get(name)
+    if not isinstance(value, list):
+        raise InvalidRequestError(name, f"must be an array, not {json_type(value)}")
+    return _bounded(value, name, services.settings.max_items)
+
+
+def _bounded(items: list[object], name: str, limit: int) -> list[object]:
+    if not items:
+        raise InvalidRequestError(name, "must not be empty")
+    if len(items) > limit:
+        raise RequestTooLargeError(name, f"{len(items)} items, the limit is {limit}")
+    return items
+
+
+def _document_text(index: int, item: object) -> str:
+    text = item.get("text") if isinstance(item, dict) else item
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"documents[{index}]", "must be a string or an object with a string `text`")
+    return text
+
+
+def _dimensions(body: Json, services: Services) -> int:
+    manifest = services.embedder.manifest
+    wanted = body.get("dimensions")
+    return manifest.dimension if wanted is None else check_dimensions(wanted, manifest.dimensions)
+
+
+def _choice(body: Json, name: str, choices: Sequence[str]) -> str:
+    value: Any = body.get(name) or choices[0]
+    if value not in choices:
+        raise InvalidRequestError(name, f"must be {' or '.join(choices)}")
+    return str(value)
+
+
+def _all_good(items: Sequence[Embedded | EmbakeryError], field: str) -> list[Embedded]:
+    """Return the vectors. Raises the first error, naming the item: an answer is whole or it is an error."""
+    good = []
+    for item in items:
+        if isinstance(item, InvalidRequestError):
+            raise item.within(field)
+        if isinstance(item, EmbakeryError):
+            raise item
+        good.append(item)
+    return good

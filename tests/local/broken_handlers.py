@@ -1,0 +1,3 @@
+"""A module that does not load, on purpose."""
+
+raise RuntimeError("no artifact")
