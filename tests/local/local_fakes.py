@@ -14,6 +14,7 @@ from local.errors import QueueCallError
 from local.sqs import DeleteFailure, Message
 
 HERE = Path(__file__).resolve().parent
+EVENTS = HERE.parent.parent / "events"
 # Lets a child process import sample_handlers.
 HANDLER_ENV = {"PYTHONPATH": os.pathsep.join([str(HERE.parent.parent), str(HERE)])}
 

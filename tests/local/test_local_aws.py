@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from local_fakes import HANDLER_ENV, FakeFunction, LogLines, eventually
+from local_fakes import EVENTS, HANDLER_ENV, FakeFunction, LogLines, eventually
 
 from local.errors import QueueCallError
 from local.event_source_mapping import EventSourceMapping, MappingSettings
@@ -104,7 +103,7 @@ def test_events_have_the_shape_of_the_sample_events(
     )
     eventually(lambda: mapping.statistics.deleted == 1)
     record = function.events[0]["Records"][0]
-    like = json.loads(Path("events", sample).read_text())["Records"][0]
+    like = json.loads((EVENTS / sample).read_text())["Records"][0]
     assert record.keys() == like.keys()
     assert record["attributes"].keys() == like["attributes"].keys()
     assert all(isinstance(value, str) for value in record["attributes"].values())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from local_fakes import EVENTS
 
 from local.http_events import HttpRequest, HttpResponse, MalformedResponseError, from_result, to_event
 
@@ -25,7 +25,7 @@ def request(
 
 
 def test_an_event_has_the_fields_of_the_sample_event() -> None:
-    sample = json.loads(Path("events/api-embeddings.json").read_text())
+    sample = json.loads((EVENTS / "api-embeddings.json").read_text())
     event = to_event(request(headers=[JSON_TYPE, ("User-Agent", "curl/8")], body=b"{}"))
     assert event.keys() == sample.keys()
     assert event["requestContext"].keys() == sample["requestContext"].keys() - {"authorizer"}

@@ -39,6 +39,7 @@ ROLE_ACTIONS = {
     | {"sts:AssumeRole", "s3:PutObject", "dynamodb:PutItem", "sqs:SendMessage"}
     | {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"}
     | {"sqs:GetQueueAttributes", "sqs:GetQueueUrl"},
+    "RedisPasswordPolicy": {"secretsmanager:GetSecretValue"},
     "RedisIamPolicy": {"elasticache:Connect"},
     "VpcPolicy": ONLY_ON_EVERYTHING,
 }

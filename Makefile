@@ -1,0 +1,70 @@
+# Every target does its own set-up. Python 3.11 or newer is all that a machine must bring.
+PYTHON   ?= python3
+VENV     := .venv
+SAM_VENV := .venv-sam
+BIN      := $(VENV)/bin
+ARTIFACT := build/all-MiniLM-L6-v2
+TYPED    := embakery storage handlers model_bake local cli tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format artifact local constraints clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.app ## bake the default model, run everything on this machine, print what happened
+	@$(BIN)/embakery demo
+
+test: $(VENV)/.dev artifact ## the whole test suite
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.dev $(SAM_VENV)/.installed ## format, lint, types, imports, template
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy $(TYPED)
+	@$(BIN)/lint-imports --no-logo
+	@SAM_CLI_TELEMETRY=0 $(SAM_VENV)/bin/sam validate --lint --region us-east-1 --template template.yaml
+	@$(SAM_VENV)/bin/cfn-lint template.yaml
+
+format: $(VENV)/.dev ## format the code and mend what can be mended
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+artifact: $(ARTIFACT)/manifest.json ## bake the default model, if it is not there
+
+local: $(VENV)/.app artifact ## the whole system on this machine, until Ctrl-C
+	@$(BIN)/embakery local --try
+
+constraints: ## resolve every dependency anew
+	@rm -rf build/resolve && $(PYTHON) -m venv build/resolve
+	@build/resolve/bin/pip install --quiet torch==2.13.0 && build/resolve/bin/pip install --quiet '.[dev]'
+	@build/resolve/bin/pip freeze --exclude embakery
+
+clean: ## remove everything that was built
+	@rm -rf $(VENV) $(SAM_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(ARTIFACT)/manifest.json: | $(VENV)/.app
+	@$(BIN)/embakery bake all-MiniLM-L6-v2 --out $(ARTIFACT)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: then nothing that comes after asks for another build of it.
+$(VENV)/.app: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "set-up: Python packages into $(VENV), once, some minutes"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bake,local]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.app
+	@echo "set-up: development packages into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(SAM_VENV)/.installed: constraints-sam.txt
+	@echo "set-up: SAM CLI and cfn-lint into $(SAM_VENV)"
+	@$(PYTHON) -m venv $(SAM_VENV)
+	@$(SAM_VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints-sam.txt aws-sam-cli cfn-lint setuptools
+	@touch $@
