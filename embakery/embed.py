@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -112,7 +112,9 @@ class Embedder:
         if not texts:
             return np.empty((0, wanted), dtype=np.float32)
         vectors = []
-        for item in self.embed_items(texts, input_type=input_type, truncate=truncate):
+        for index, item in enumerate(self.embed_items(texts, input_type=input_type, truncate=truncate)):
+            if isinstance(item, InvalidRequestError):
+                raise item.within(f"texts[{index}]")
             if isinstance(item, EmbakeryError):
                 raise item
             vectors.append(cut_dimensions(item.vector, wanted))
@@ -129,7 +131,7 @@ class Embedder:
         deadline: Deadline | None = None,
         counts: EmbedCounts | None = None,
     ) -> list[Embedded | EmbakeryError]:
-        """Embed each text alone: a bad one gives its error in its place and harms no neighbour.
+        """Embed each text alone: a bad one gives its error, without a field, in its place and harms no neighbour.
 
         Texts with equal tokens are encoded once. With a cache, found vectors are taken from it, equal bit for bit to
         those encoded, and new ones are put there. Past the deadline the rest gives DeadlineExceededError.
@@ -146,23 +148,23 @@ class Embedder:
         return items
 
     def rerank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[Ranked]:
-        """Rank documents for a query by late interaction, best first. Raises InvalidRequestError."""
+        """Rank documents for a query by late interaction, best first. Raises InvalidRequestError naming the text."""
         wanted = check_top_n(top_n)
-        tokenized = [*self._tokenize([query], "query", "END"), *self._tokenize(documents, "document", "END")]
-        good: list[TokenizedText] = []
-        for index, item in enumerate(tokenized):
-            if isinstance(item, InvalidRequestError):
-                raise item.within("query" if index == 0 else f"documents[{index - 1}]")
-            good.append(item)
-        token_vectors = self.engine.encode_tokens([item.ids for item in good])
-        scores = late_interaction_scores(good, token_vectors)
+        (asked,) = self._all_tokenized([query], "query", lambda _: "query")
+        candidates = self._all_tokenized(documents, "document", lambda index: f"documents[{index}]")
+        (query_vectors,) = self.engine.encode_tokens([asked.ids])
+        scores = [0.0] * len(candidates)
+        # Token vectors are large, 400 KB for a long text: never those of all documents at once.
+        for batch in _rounds([len(item.ids) for item in candidates]):
+            items = [candidates[index] for index in batch]
+            vectors = self.engine.encode_tokens([item.ids for item in items])
+            for index, score in zip(batch, late_interaction_scores(asked, query_vectors, items, vectors), strict=True):
+                scores[index] = score
         return rank(scores, top_n=wanted)
 
     def tokenize(self, text: str, *, input_type: str = "document") -> TokenizedText:
         """Tokenize one text as `embed` does. Raises InvalidRequestError."""
-        (item,) = self._tokenize([text], input_type, "END")
-        if isinstance(item, InvalidRequestError):
-            raise item
+        (item,) = self._all_tokenized([text], input_type, lambda _: "text")
         return item
 
     def close(self) -> None:
@@ -172,20 +174,28 @@ class Embedder:
     def _tokenize(
         self, texts: Sequence[object], input_type: str, truncate: Truncate
     ) -> list[TokenizedText | InvalidRequestError]:
-        checked = [self._check(index, text) for index, text in enumerate(texts)]
+        """Tokenize what can be; errors stand in the others' places, with an empty field: callers know the names."""
+        checked = [self._check(text) for text in texts]
         good = [text for text in checked if isinstance(text, str)]
         tokenized = iter(self._tokenizer.tokenize(good, input_type=input_type, truncate=truncate))
-        items = [next(tokenized) if isinstance(text, str) else text for text in checked]
-        return [
-            item if isinstance(item, TokenizedText) or item.field else item.within(f"[{index}]")
-            for index, item in enumerate(items)
-        ]
+        return [next(tokenized) if isinstance(text, str) else text for text in checked]
 
-    def _check(self, index: int, text: object) -> str | InvalidRequestError:
+    def _all_tokenized(
+        self, texts: Sequence[object], input_type: str, name: Callable[[int], str]
+    ) -> list[TokenizedText]:
+        """Tokenize all texts. Raises InvalidRequestError under the name of the first that cannot be."""
+        tokenized: list[TokenizedText] = []
+        for index, item in enumerate(self._tokenize(texts, input_type, "END")):
+            if isinstance(item, InvalidRequestError):
+                raise item.within(name(index))
+            tokenized.append(item)
+        return tokenized
+
+    def _check(self, text: object) -> str | InvalidRequestError:
         try:
             return check_text(text, limits=self.limits)
         except InvalidRequestError as error:
-            return error.within(f"[{index}]")
+            return error
 
     def _keys(self, wanted: Sequence[TokenIds], cache: VectorCache | None, tenant: str) -> dict[TokenIds, Key]:
         # Other bits than the bake's must neither enter the cache nor mix with what is there.
@@ -203,7 +213,8 @@ class Embedder:
 
     def _encode(self, missing: Sequence[TokenIds], deadline: Deadline | None) -> dict[TokenIds, Vector | EmbakeryError]:
         encoded: dict[TokenIds, Vector | EmbakeryError] = {}
-        for number, batch in enumerate(_rounds(missing)):
+        for number, indices in enumerate(_rounds([len(ids) for ids in missing])):
+            batch = [missing[index] for index in indices]
             # The first round always runs: a batch that is handed back again and again must still get somewhere.
             if number > 0 and deadline is not None and deadline.is_near():
                 encoded.update(dict.fromkeys(batch, DeadlineExceededError("no time left to encode")))
@@ -247,16 +258,16 @@ def _golden_matches(artifact: Artifact, engine: Engine) -> bool:
     return engine.encode(golden.ids).tobytes() == golden.vectors.tobytes()
 
 
-def _rounds(missing: Sequence[TokenIds]) -> list[list[TokenIds]]:
-    """Split into rounds of about ROUND_TOKENS tokens, longest texts first."""
-    rounds: list[list[TokenIds]] = []
+def _rounds(lengths: Sequence[int]) -> list[list[int]]:
+    """Split indices into rounds of about ROUND_TOKENS tokens, longest texts first."""
+    rounds: list[list[int]] = []
     room = 0
-    for ids in sorted(missing, key=len, reverse=True):
-        if len(ids) > room:
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if lengths[index] > room:
             rounds.append([])
             room = ROUND_TOKENS
-        rounds[-1].append(ids)
-        room -= len(ids)
+        rounds[-1].append(index)
+        room -= lengths[index]
     return rounds
 
 

@@ -24,13 +24,18 @@ class Ranked:
     score: float
 
 
-def late_interaction_scores(tokenized: Sequence[TokenizedText], token_vectors: Sequence[Vectors]) -> list[float]:
-    """Score every document, `tokenized[1:]`, for the query, `tokenized[0]`.
-
-    token_vectors: float32 (tokens, hidden) each, special tokens included.
-    """
-    query, *documents = [_unit_tokens(item, vectors) for item, vectors in zip(tokenized, token_vectors, strict=True)]
-    return [_mean_of_best(query, document) for document in documents]
+def late_interaction_scores(
+    query: TokenizedText,
+    query_vectors: Vectors,
+    documents: Sequence[TokenizedText],
+    document_vectors: Sequence[Vectors],
+) -> list[float]:
+    """Score documents for a query. Vectors are float32 (tokens, hidden) for each text, special tokens included."""
+    asked = _unit_tokens(query, query_vectors)
+    return [
+        _mean_of_best(asked, _unit_tokens(item, vectors))
+        for item, vectors in zip(documents, document_vectors, strict=True)
+    ]
 
 
 def rank(scores: Sequence[float], *, top_n: int | None) -> list[Ranked]:

@@ -212,8 +212,7 @@ class _Run:
 
     def _fail(self, work: _Work, error: EmbakeryError) -> None:
         if isinstance(error, InvalidRequestError):
-            # The embedder numbers the texts of the whole batch; the sender knows only its own message.
-            error = type(error)(f"{work.place}.text", error.problem)
+            error = error.within(work.place if error.field else f"{work.place}.text")
         self.failures.append(Failure(work.message_id, error))
 
     def _embedding(self, work: _Work, document: Document, item: Embedded) -> EmbeddingResult:

@@ -155,9 +155,9 @@ def _choice(body: Json, name: str, choices: Sequence[str]) -> str:
 def _all_good(items: Sequence[Embedded | EmbakeryError], field: str) -> list[Embedded]:
     """Return the vectors. Raises the first error, naming the item: an answer is whole or it is an error."""
     good = []
-    for item in items:
+    for index, item in enumerate(items):
         if isinstance(item, InvalidRequestError):
-            raise item.within(field)
+            raise item.within(f"{field}[{index}]")
         if isinstance(item, EmbakeryError):
             raise item
         good.append(item)

@@ -107,8 +107,10 @@ def variables_hold_no_secret(template: Template) -> list[str]:
     secrets, broken = set(resources(template, "AWS::SecretsManager::Secret")), []
     for function, name, value in _variables(template):
         by_name = re.search("SECRET|PASSWORD|TOKEN|CREDENTIAL", name) and not name.endswith("_ARN")
-        hidden = template["Parameters"].get(referred(value), {}).get("NoEcho", False)
-        arn = name.endswith("_SECRET_ARN") and referred(value) not in secrets
+        parameter = template["Parameters"].get(referred(value), {})
+        hidden = parameter.get("NoEcho", False)
+        takes_only_arns = parameter.get("AllowedPattern", "").startswith("^$|^arn:")
+        arn = name.endswith("_SECRET_ARN") and referred(value) not in secrets and not takes_only_arns
         if by_name or hidden or arn or "{{resolve:" in str(value):
             broken.append(f"{function}: {name}")
     return broken

@@ -138,6 +138,7 @@ MUTATIONS = [
         access.variables_hold_no_secret, "/Globals/Function/Environment/Variables/EMBAKERY_CACHE_SECRET_ARN", "abc"
     ),
     Mutation(access.variables_hold_no_secret, "/Parameters/RedisUrl/NoEcho", True),
+    Mutation(access.variables_hold_no_secret, "/Parameters/RedisPasswordSecretArn/AllowedPattern", ".*"),
     Mutation(
         access.variables_hold_no_secret,
         "ApiFunction/Properties/Environment/Variables/LOG_LEVEL",
