@@ -20,6 +20,8 @@ MAX_DOCUMENTS = 100
 MAX_ID_CHARACTERS = 256
 # A result must fit an SQS message and a DynamoDB item (400 KB) beside its vector.
 MAX_METADATA_BYTES = 64 * 1024
+# Far below Python's recursion limit: wherever metadata is written as JSON again, the stack is another one.
+MAX_METADATA_DEPTH = 32
 # DynamoDB numbers and JSON readers agree up to here.
 MAX_DOCUMENT_VERSION = 2**53 - 1
 INPUT_TYPES = ("document", "query")
@@ -171,6 +173,8 @@ def _document(raw: object, limits: TextLimits) -> Document:
 
 def _metadata(raw: object) -> Mapping[str, Any]:
     metadata = _object({} if raw is None else raw, "metadata")
+    if _is_deeper(metadata, MAX_METADATA_DEPTH):
+        raise InvalidRequestError("metadata", f"is nested more than {MAX_METADATA_DEPTH} deep")
     try:
         size = len(json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode())
     except ValueError:
@@ -178,6 +182,17 @@ def _metadata(raw: object) -> Mapping[str, Any]:
     if size > MAX_METADATA_BYTES:
         raise RequestTooLargeError("metadata", f"{size} bytes, the limit is {MAX_METADATA_BYTES}")
     return metadata
+
+
+def _is_deeper(value: object, depth: int) -> bool:
+    """Say whether arrays and objects are nested more than `depth` deep. Level by level, not recursive."""
+    level = [value]
+    for _ in range(depth + 1):
+        containers = [item for item in level if isinstance(item, dict | list)]
+        level = [inner for item in containers for inner in (item.values() if isinstance(item, dict) else item)]
+        if not containers:
+            return False
+    return True
 
 
 def _candidate(raw: object, name: str, limits: TextLimits) -> Document:

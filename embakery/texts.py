@@ -85,13 +85,17 @@ class TextTokenizer:
         """
         check_truncate(truncate)
         prompt = self._prompts.get(input_type, "")
-        encodings = self._tokenizer.encode_batch_fast([prompt + text for text in texts], add_special_tokens=False)
-        return [self._finish(encoding, truncate) for encoding in encodings]
+        # The prompt alone comes along: a text that adds nothing to it must not be answered with the prompt's vector.
+        batch = [prompt, *(prompt + text for text in texts)]
+        nothing, *encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        return [self._finish(encoding, nothing.ids, truncate) for encoding in encodings]
 
-    def _finish(self, encoding: Encoding, truncate: Truncate) -> TokenizedText | InvalidRequestError:
+    def _finish(
+        self, encoding: Encoding, nothing: Sequence[int], truncate: Truncate
+    ) -> TokenizedText | InvalidRequestError:
         room = self._max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=False)
         length = len(encoding.ids)
-        if length == 0:
+        if encoding.ids == nothing:
             return InvalidRequestError("", "holds nothing that the model's tokenizer knows")
         if length > room:
             if truncate == "NONE":

@@ -1,0 +1,219 @@
+"""A tiny model that these tests own: a real tokenizer and a real artifact folder, an engine of a few additions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from embakery.artifact import Artifact, EngineFacts, Golden, Manifest, file_facts, space_id
+from embakery.cache import Key
+from embakery.embed import Embedder
+from embakery.errors import CacheUnavailableError, StoreUnavailableError
+from embakery.results import Result, WriteOutcome
+from embakery.texts import TokenIds
+from embakery.vectors import Vectors
+
+CLS, SEP = 1, 2
+VOCABULARY = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "b": 4, "c": 5, "d": 6, "e": 7, "query:": 8, "nan": 9, "zero": 10}
+DIMENSION = 4
+FACTS = EngineFacts(name="onnx", contract="fake/1", quantization="none")
+
+
+def write_tokenizer(path: Path) -> Path:
+    """Write a tokenizer of single words, [CLS] before and [SEP] after. It drops zero-width spaces."""
+    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+    )
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+    tokenizer.save(str(path))
+    return path
+
+
+@dataclass
+class FakeEngine:
+    """Vectors are sums of their tokens' vectors. `encoded` lists what was asked for, batch by batch.
+
+    `offset` is added to every vector, as a machine of other bits would.
+    """
+
+    offset: float = 0.0
+    name: str = "fake"
+    encoded: list[list[TokenIds]] = field(default_factory=list)
+    closed: bool = False
+
+    def encode(self, batch: Sequence[TokenIds]) -> Vectors:
+        self.encoded.append(list(batch))
+        return np.stack([self.vector(ids) for ids in batch])
+
+    def encode_tokens(self, batch: Sequence[TokenIds]) -> list[Vectors]:
+        return [np.stack([_token_vector(token) for token in ids]) for ids in batch]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def vector(self, ids: TokenIds) -> Vectors:
+        """What `encode` gives for one text."""
+        if VOCABULARY["nan"] in ids:
+            return np.full(DIMENSION, np.nan, dtype=np.float32)
+        if VOCABULARY["zero"] in ids:
+            return np.zeros(DIMENSION, dtype=np.float32)
+        total = np.sum([_token_vector(token) for token in ids], axis=0, dtype=np.float32)
+        return np.asarray(total + np.float32(self.offset), dtype=np.float32)
+
+
+def _token_vector(token: int) -> Vectors:
+    return np.array([token, token % 2, token % 3, 1], dtype=np.float32)
+
+
+def write_artifact(
+    folder: Path,
+    *,
+    model_id: str = "tiny",
+    max_tokens: int = 8,
+    prompts: Mapping[str, str] | None = None,
+    dimensions: tuple[int, ...] = (DIMENSION,),
+) -> Path:
+    """Write an artifact whose golden vectors are those of `FakeEngine()`."""
+    folder.mkdir(parents=True)
+    write_tokenizer(folder / "tokenizer.json")
+    (folder / "encoder.onnx").write_bytes(b"not a graph: the fake engine reads none")
+    (folder / "certificate.json").write_text(json.dumps({"cosine": 1.0}))
+    golden: tuple[TokenIds, ...] = ((CLS, 3, SEP), (CLS, 4, 5, SEP))
+    Golden(golden, FakeEngine().encode(golden)).save(folder / "golden.npz")
+    files = {path.name: file_facts(path) for path in sorted(folder.iterdir())}
+    manifest = Manifest(
+        schema=1,
+        space_id=space_id(
+            encoder_sha256=files["encoder.onnx"].sha256,
+            tokenizer_sha256=files["tokenizer.json"].sha256,
+            max_tokens=max_tokens,
+            pooling="mean",
+            normalize=False,
+            prompts=prompts or {},
+            engine=FACTS,
+        ),
+        model_id=model_id,
+        revision=None,
+        licence="apache-2.0",
+        dimensions=dimensions,
+        max_tokens=max_tokens,
+        pooling="mean",
+        normalize=False,
+        prompts=prompts or {},
+        engine=FACTS,
+        files=files,
+    )
+    (folder / "manifest.json").write_bytes(manifest.to_bytes())
+    return folder
+
+
+def change_manifest(folder: Path, change: Callable[[Manifest], Manifest]) -> None:
+    """Write the manifest anew, with a right digest, as somebody who knows the format would."""
+    path = folder / "manifest.json"
+    path.write_bytes(change(Manifest.from_bytes(path.read_bytes())).to_bytes())
+
+
+def list_file(folder: Path, name: str) -> None:
+    """Let the manifest list another name, with the facts of encoder.onnx."""
+    change_manifest(folder, lambda old: replace(old, files={**old.files, name: old.files["encoder.onnx"]}))
+
+
+@dataclass
+class FakeClock:
+    """A clock that stands still until it is told."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class FakeDeadline:
+    """Near from the `rounds`-th question on; never if None."""
+
+    rounds: int | None = None
+    asked: int = 0
+
+    def is_near(self) -> bool:
+        self.asked += 1
+        return self.rounds is not None and self.asked > self.rounds
+
+
+@dataclass
+class FakeBackend:
+    """A cache backend that can be made to fail, and shows what it holds and how often it was called."""
+
+    values: dict[Key, bytes] = field(default_factory=dict)
+    is_down: bool = False
+    calls: list[str] = field(default_factory=list)
+    ttls: list[int] = field(default_factory=list)
+
+    def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
+        self._call("get")
+        return [self.values.get(key) for key in keys]
+
+    def set_many(self, values: Mapping[Key, bytes], *, ttl_seconds: int) -> None:
+        self._call("set")
+        self.ttls.append(ttl_seconds)
+        self.values.update(values)
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if self.is_down:
+            raise CacheUnavailableError("down")
+
+
+@dataclass
+class FakeStore:
+    """A store that keeps what it is given, but fails for some ids, or for all."""
+
+    failing_ids: frozenset[str] = frozenset()
+    superseded_ids: frozenset[str] = frozenset()
+    is_down: bool = False
+    results: list[Result] = field(default_factory=list)
+    writes: int = 0
+
+    def write(self, results: Sequence[Result]) -> list[WriteOutcome]:
+        self.writes += 1
+        if self.is_down:
+            raise StoreUnavailableError("down")
+        return [self._write(result) for result in results]
+
+    def _write(self, result: Result) -> WriteOutcome:
+        if result.id in self.failing_ids:
+            return WriteOutcome.FAILED
+        if result.id in self.superseded_ids:
+            return WriteOutcome.SUPERSEDED
+        self.results.append(result)
+        return WriteOutcome.WRITTEN
+
+    @property
+    def ids(self) -> list[str]:
+        return [result.id for result in self.results]
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """An embedder over the fake engine, whose golden check is forgotten from the engine's record."""
+
+    embedder: Embedder
+    engine: FakeEngine
+
+
+def make_tiny(folder: Path, *, offset: float = 0.0, max_tokens: int = 8, prompts: Mapping[str, str] | None = None,
+              dimensions: tuple[int, ...] = (DIMENSION,)) -> Tiny:
+    """Write an artifact to `folder` and open it with a fake engine."""
+    artifact = Artifact.load(write_artifact(folder, max_tokens=max_tokens, prompts=prompts, dimensions=dimensions))
+    engine = FakeEngine(offset=offset)
+    embedder = Embedder(artifact, engine)
+    engine.encoded.clear()
+    return Tiny(embedder, engine)
