@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -144,9 +145,10 @@ class Golden:
     def load(cls, path: Path) -> Golden:
         """Read golden.npz. Raises ArtifactError."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # Opened here: numpy leaves the file of a broken zip archive open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 lengths, flat, vectors = arrays["lengths"], arrays["ids"], arrays["vectors"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ArtifactError(f"{path.name}: cannot be read") from error
         return cls(_split(flat, lengths), np.asarray(vectors, dtype=np.float32))
 

@@ -70,7 +70,8 @@ def respond_error(error: EmbakeryError) -> Json:
         return _error(400, error, kind="invalid_request_error", param=error.field)
     if isinstance(error, UnavailableError):
         return _error(503, error, kind="server_error", param=None)
-    return _error(500, error, kind="server_error", param=None)
+    # A caller can do nothing about it, and need not learn the names of our secrets: the log has them.
+    return _error(500, EmbakeryError("internal error"), kind="server_error", param=None)
 
 
 class NotFoundError(InvalidRequestError):

@@ -9,8 +9,9 @@ from embakery.cache import VectorCache
 from embakery.embed import EmbedCounts
 from embakery.worker import Outcome
 
+# Powertools names its logger after the service, and the library logs as `embakery`: so its lines are structured too.
 logger = Logger(service="embakery")
-metrics = Metrics(namespace="Embakery", service="embakery")
+metrics = Metrics(namespace="Embakery")
 
 
 def record_batch(outcome: Outcome, *, messages: int, cache: VectorCache | None) -> None:

@@ -20,8 +20,8 @@ def open_store(name: str, url: str) -> ResultStore:
     from storage.sqs import SqsStore
 
     scheme, _, rest = url.partition("://")
-    if scheme == "s3" and rest:
-        bucket, _, prefix = rest.partition("/")
+    bucket, _, prefix = rest.partition("/")
+    if scheme == "s3" and bucket:
         return S3Store(boto3.client("s3"), bucket=bucket, prefix=prefix)
     if scheme == "dynamodb" and rest:
         return DynamoDBStore(boto3.client("dynamodb"), table=rest)

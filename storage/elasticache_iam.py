@@ -6,6 +6,7 @@ The token is a pre-signed `connect` request without its scheme, valid for 15 min
 
 from __future__ import annotations
 
+from botocore.exceptions import BotoCoreError
 from botocore.model import ServiceId
 from botocore.session import Session, get_session
 from botocore.signers import RequestSigner
@@ -28,7 +29,13 @@ class ElastiCacheIamCredentials(CredentialProvider):
         self._session = session or get_session()
 
     def get_credentials(self) -> tuple[str, str]:
-        """Sign a new token. Raises redis.AuthenticationError where AWS credentials are missing."""
+        """Sign a new token. Raises redis.AuthenticationError where AWS credentials are missing or cannot be had."""
+        try:
+            return self._username, self._sign()
+        except BotoCoreError as error:
+            raise AuthenticationError(f"no cache token could be signed: {type(error).__name__}") from error
+
+    def _sign(self) -> str:
         credentials = self._session.get_credentials()
         if credentials is None:
             raise AuthenticationError("no AWS credentials to sign a cache token with")
@@ -44,4 +51,4 @@ class ElastiCacheIamCredentials(CredentialProvider):
         url = f"https://{self._cache_name}/?Action=connect&User={self._username}{kind}"
         request = {"method": "GET", "url": url, "body": {}, "headers": {}, "context": {}}
         signed = signer.generate_presigned_url(request, operation_name="connect", expires_in=_TOKEN_SECONDS)
-        return self._username, signed.removeprefix("https://")
+        return signed.removeprefix("https://")

@@ -43,8 +43,11 @@ class RedisBackend:
                 lib_name=None,
                 lib_version=None,
             )
-        except ValueError as error:
-            raise ConfigurationError("EMBAKERY_REDIS_URL: must begin with redis:// or rediss://") from error
+        except ValueError:
+            # Not chained: the error of a badly quoted password holds a part of it.
+            raise ConfigurationError(
+                "EMBAKERY_REDIS_URL: must be redis:// or rediss://, with user and password percent-encoded"
+            ) from None
 
     def get_many(self, keys: Sequence[Key]) -> list[bytes | None]:
         """Return the values in the keys' order. Raises CacheUnavailableError."""

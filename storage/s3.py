@@ -33,14 +33,21 @@ class S3Store:
         self._prefix = prefix
 
     def write(self, results: Sequence[Result]) -> list[WriteOutcome]:
-        """Put one object for each kind and space among the results. Raises StoreUnavailableError."""
+        """Put one object for each kind and space among the results. Raises StoreUnavailableError if none could be put."""
         outcomes: dict[int, WriteOutcome] = {}
         groups: dict[str, list[int]] = {}
         for index, result in enumerate(results):
             groups.setdefault(f"{result.space_id}/{result.kind}", []).append(index)
+        errors: list[StoreUnavailableError] = []
         for folder, indices in groups.items():
-            outcome = self._put(folder, [results[index] for index in indices])
+            try:
+                outcome = self._put(folder, [results[index] for index in indices])
+            except StoreUnavailableError as error:
+                outcome = WriteOutcome.FAILED
+                errors.append(error)
             outcomes.update(dict.fromkeys(indices, outcome))
+        if errors and len(errors) == len(groups):
+            raise errors[0]
         return [outcomes[index] for index in range(len(results))]
 
     def _put(self, folder: str, results: Sequence[Result]) -> WriteOutcome:

@@ -48,7 +48,8 @@ class SqsStore:
         dedup_id = deduplication_id(result)
         entry: SendMessageBatchRequestEntryTypeDef = {
             "Id": str(index),
-            "MessageBody": json.dumps(result.to_json(), ensure_ascii=False),
+            # ASCII: SQS takes no U+FFFE and U+FFFF, which an id or metadata may hold.
+            "MessageBody": json.dumps(result.to_json()),
             "MessageAttributes": {"dedup_id": {"DataType": "String", "StringValue": dedup_id}},
         }
         if self._fifo:

@@ -77,7 +77,9 @@ def test_a_secret_that_cannot_be_read_is_the_operator_s_affair(
     monkeypatch: pytest.MonkeyPatch, default_artifact: Path
 ) -> None:
     arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:absent"
-    set_environment(monkeypatch, default_artifact, {"EMBAKERY_REDIS_URL": "redis://c", "EMBAKERY_CACHE_SECRET_ARN": arn})
+    set_environment(
+        monkeypatch, default_artifact, {"EMBAKERY_REDIS_URL": "redis://c", "EMBAKERY_CACHE_SECRET_ARN": arn}
+    )
     with mock_aws(), pytest.raises(ConfigurationError, match="check the function's role"):
         services()
 

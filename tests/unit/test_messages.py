@@ -89,7 +89,9 @@ def test_unusual_but_valid_text_is_kept_as_it_is() -> None:
 
 def test_a_rerank_message() -> None:
     query = {"id": "q-9", "query": "why", "documents": [{"id": "d", "text": "so"}, {"id": "e", "text": "no"}]}
-    assert parse(rerank_body({**query, "top_n": 1, "version": 2}, query, destination="table", job_id="j")) == RerankMessage(
+    assert parse(
+        rerank_body({**query, "top_n": 1, "version": 2}, query, destination="table", job_id="j")
+    ) == RerankMessage(
         queries=(
             RerankQuery("q-9", "why", (Document("d", "so"), Document("e", "no")), top_n=1, version=2),
             RerankQuery("q-9", "why", (Document("d", "so"), Document("e", "no")), top_n=None, version=1),
@@ -339,7 +341,7 @@ def test_a_document_over_a_limit_fails_alone_as_too_large(document: dict[str, An
 
 
 def test_deep_metadata_never_breaks_out_of_the_parser() -> None:
-    """Near the recursion limit json.loads still reads what json.dumps can no longer write; where depends on the stack."""
+    """Near the recursion limit json.loads reads what json.dumps can no longer write; where depends on the stack."""
     outcomes = {depth: outcome_of_depth(depth) for depth in (32, 33, 100, *range(900, 1010), 5000)}
     assert outcomes[32] == outcomes[900] == "documents[0].metadata: is nested more than 32 deep"
     assert set(outcomes.values()) <= {

@@ -146,7 +146,11 @@ def test_padding_and_truncation_of_the_file_are_switched_off(tmp_path: Path) -> 
     written.enable_truncation(max_length=3)
     written.save(str(path))
     tokenizer = TextTokenizer(path, max_tokens=8, prompts={})
-    ids = [item.ids for item in tokenizer.tokenize(["a b c", "a"], input_type="document") if isinstance(item, TokenizedText)]
+    ids = [
+        item.ids
+        for item in tokenizer.tokenize(["a b c", "a"], input_type="document")
+        if isinstance(item, TokenizedText)
+    ]
     assert ids == [(CLS, A, B, C, SEP), (CLS, A, SEP)]
 
 

@@ -19,7 +19,19 @@ from embakery.texts import TokenIds
 from embakery.vectors import Vectors
 
 CLS, SEP = 1, 2
-VOCABULARY = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "b": 4, "c": 5, "d": 6, "e": 7, "query:": 8, "nan": 9, "zero": 10}
+VOCABULARY = {
+    "[UNK]": 0,
+    "[CLS]": 1,
+    "[SEP]": 2,
+    "a": 3,
+    "b": 4,
+    "c": 5,
+    "d": 6,
+    "e": 7,
+    "query:": 8,
+    "nan": 9,
+    "zero": 10,
+}
 DIMENSION = 4
 FACTS = EngineFacts(name="onnx", contract="fake/1", quantization="none")
 
@@ -209,8 +221,14 @@ class Tiny:
     engine: FakeEngine
 
 
-def make_tiny(folder: Path, *, offset: float = 0.0, max_tokens: int = 8, prompts: Mapping[str, str] | None = None,
-              dimensions: tuple[int, ...] = (DIMENSION,)) -> Tiny:
+def make_tiny(
+    folder: Path,
+    *,
+    offset: float = 0.0,
+    max_tokens: int = 8,
+    prompts: Mapping[str, str] | None = None,
+    dimensions: tuple[int, ...] = (DIMENSION,),
+) -> Tiny:
     """Write an artifact to `folder` and open it with a fake engine."""
     artifact = Artifact.load(write_artifact(folder, max_tokens=max_tokens, prompts=prompts, dimensions=dimensions))
     engine = FakeEngine(offset=offset)

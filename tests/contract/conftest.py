@@ -1,0 +1,38 @@
+"""The servers that the contracts are tried on: started once, on free loopback ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local.processes import ServerProcess
+from local.resources import AwsClients
+from local.servers import start_ministack, start_redis
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsClients]:
+    server = start_ministack(tmp_path_factory.mktemp("ministack"))
+    clients = AwsClients.connect(f"http://{server.address}")
+    clients.s3.create_bucket(Bucket="contract")
+    yield clients
+    clients.close()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_redis(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server for tests which leave it as it is."""
+    server = start_redis(tmp_path_factory.mktemp("redis"), executable=redis_server)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_redis(redis_server: str, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server for a test which changes its settings or ends it."""
+    server = start_redis(tmp_path, executable=redis_server)
+    yield server
+    server.stop()

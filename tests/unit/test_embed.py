@@ -1,0 +1,365 @@
+"""The way of a text to its vector, over a real tokenizer and an engine that remembers what it was asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from unit_fakes import CLS, SEP, FakeBackend, FakeDeadline, FakeEngine, Tiny, make_tiny, write_artifact
+
+import embakery.embed
+from embakery.artifact import Artifact
+from embakery.cache import CacheCounts, CacheSecret, VectorCache
+from embakery.embed import EmbedCounts, Embedded, Embedder
+from embakery.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    EmbakeryError,
+    EncodingError,
+    GoldenMismatchError,
+    InvalidRequestError,
+    RequestTooLargeError,
+)
+from embakery.texts import TextLimits, TokenizedText
+
+A = (CLS, 3, SEP)
+B = (CLS, 4, SEP)
+C = (CLS, 5, SEP)
+QUERY_A = (CLS, 8, 3, SEP)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Tiny:
+    return make_tiny(tmp_path / "artifact", prompts={"query": "query: "})
+
+
+def make_cache(embedder: Embedder, backend: FakeBackend) -> VectorCache:
+    secret = CacheSecret(b"secret")
+    return VectorCache(backend, secret=secret, space_id=embedder.manifest.space_id, dimension=4)
+
+
+def bits(item: Embedded | EmbakeryError) -> bytes:
+    assert isinstance(item, Embedded)
+    return item.vector.tobytes()
+
+
+def error_of(item: Embedded | EmbakeryError) -> EmbakeryError:
+    assert isinstance(item, EmbakeryError)
+    return item
+
+
+# Embedding
+
+
+def test_vectors_come_in_the_texts_order(tiny: Tiny) -> None:
+    vectors = tiny.embedder.embed(["b", "a b c", "a"])
+    assert vectors.dtype == np.float32
+    # [CLS] is (1, 1, 1, 1) and [SEP] is (2, 0, 2, 1); a is (3, 1, 0, 1), b (4, 0, 1, 1), c (5, 1, 2, 1).
+    assert vectors.tolist() == [[7, 1, 4, 3], [15, 3, 6, 5], [6, 2, 3, 3]]
+
+
+def test_no_texts_give_no_vectors(tiny: Tiny) -> None:
+    assert tiny.embedder.embed([]).shape == (0, 4)
+    assert tiny.embedder.embed_items([]) == []
+    assert tiny.engine.encoded == []
+
+
+def test_equal_tokens_are_encoded_once(tiny: Tiny) -> None:
+    items = tiny.embedder.embed_items(["a", "b", " a ", "a", "b\u200b"])
+    assert tiny.engine.encoded == [[A, B]]
+    assert [bits(item) for item in items] == [tiny.engine.vector(ids).tobytes() for ids in (A, B, A, A, B)]
+
+
+def test_each_item_says_its_tokens_and_whether_it_was_truncated(tiny: Tiny) -> None:
+    items = tiny.embedder.embed_items(["a b", "a b c d e a b"])
+    assert [(item.tokens, item.truncated) for item in items if isinstance(item, Embedded)] == [(4, False), (8, True)]
+
+
+def test_the_truncation_policy_reaches_the_tokenizer(tiny: Tiny) -> None:
+    long = "a b c d e a b"
+    (first,) = tiny.embedder.embed_items([long], truncate="START")
+    (second,) = tiny.embedder.embed_items(["b c d e a b"])
+    assert bits(first) == bits(second)
+    (third,) = tiny.embedder.embed_items([long], truncate="NONE")
+    assert str(error_of(third)) == "9 tokens, the model takes 8"
+    with pytest.raises(RequestTooLargeError) as caught:
+        tiny.embedder.embed(["a", long], truncate="NONE")
+    assert str(caught.value) == "texts[1]: 9 tokens, the model takes 8"
+
+
+def test_the_prompt_of_the_input_type_is_put_before(tiny: Tiny) -> None:
+    tiny.embedder.embed(["a"], input_type="query")
+    tiny.embedder.embed(["a"], input_type="document")
+    assert tiny.engine.encoded == [[QUERY_A], [A]]
+
+
+def test_a_bad_item_fails_alone(tiny: Tiny) -> None:
+    texts: list[object] = ["a", "", None, "b\0", "\ud800", "\u200b", "b"]
+    items = tiny.embedder.embed_items(texts)
+    assert tiny.engine.encoded == [[A, B]]
+    assert [str(item) if isinstance(item, EmbakeryError) else item.tokens for item in items] == [
+        3,
+        "must not be empty or blank",
+        "must be a string, not null",
+        "must not contain the NUL character",
+        "must not contain lone surrogates (it is not valid Unicode)",
+        "holds nothing that the model's tokenizer knows",
+        3,
+    ]
+    assert all(isinstance(item, InvalidRequestError) for item in items[1:6])
+
+
+def test_embed_raises_for_the_first_bad_text_naming_it(tiny: Tiny) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        tiny.embedder.embed(["a", " ", "\0"])
+    assert (caught.value.field, caught.value.problem) == ("texts[1]", "must not be empty or blank")
+
+
+def test_the_character_limit_is_the_embedders(tmp_path: Path) -> None:
+    artifact = Artifact.load(write_artifact(tmp_path / "artifact"))
+    embedder = Embedder(artifact, FakeEngine(), limits=TextLimits(max_characters=3))
+    good, bad = embedder.embed_items(["a b", "a b "])
+    assert isinstance(good, Embedded)
+    assert str(error_of(bad)) == "4 characters, the limit is 3"
+
+
+@pytest.mark.parametrize("word", ["nan", "zero"])
+def test_a_bad_vector_of_the_engine_fails_alone_and_is_neither_cached_nor_given(tiny: Tiny, word: str) -> None:
+    backend = FakeBackend()
+    cache = make_cache(tiny.embedder, backend)
+    counts = EmbedCounts()
+    good, bad, other = tiny.embedder.embed_items(["a", word, "b"], cache=cache, counts=counts)
+    assert [bits(good), bits(other)] == [tiny.engine.vector(ids).tobytes() for ids in (A, B)]
+    assert type(error_of(bad)) is EncodingError
+    assert sorted(backend.values) == sorted([cache.key("default", A), cache.key("default", B)])
+    assert (counts.from_cache, counts.not_from_cache) == (0, 2)
+    with pytest.raises(EncodingError):
+        tiny.embedder.embed(["a", word])
+
+
+@pytest.mark.parametrize("dimensions", [None, 4, 2])
+def test_dimensions(tmp_path: Path, dimensions: int | None) -> None:
+    embedder = make_tiny(tmp_path / "artifact", dimensions=(4, 2)).embedder
+    vectors = embedder.embed(["a", "b"], dimensions=dimensions)
+    assert vectors.shape == (2, dimensions or 4)
+    expected = [6, 2, 3, 3] if dimensions != 2 else [6 / 40**0.5, 2 / 40**0.5]
+    assert vectors[0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert embedder.embed([], dimensions=dimensions).shape == (0, dimensions or 4)
+
+
+@pytest.mark.parametrize("texts", [[], ["a"]])
+def test_other_dimensions_are_refused(tiny: Tiny, texts: list[str]) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        tiny.embedder.embed(texts, dimensions=3)
+    assert str(caught.value) == "dimensions: this model gives 4"
+
+
+def test_tokenize(tiny: Tiny) -> None:
+    assert tiny.embedder.tokenize("a", input_type="query") == TokenizedText(QUERY_A, (True, False, False, True), False)
+    with pytest.raises(InvalidRequestError) as caught:
+        tiny.embedder.tokenize(" ")
+    assert str(caught.value) == "text: must not be empty or blank"
+
+
+def test_close_frees_the_engine(tiny: Tiny) -> None:
+    tiny.embedder.close()
+    assert tiny.engine.closed
+
+
+# With a cache
+
+
+def test_hits_equal_misses_bit_for_bit(tiny: Tiny) -> None:
+    cache = make_cache(tiny.embedder, FakeBackend())
+    counts = EmbedCounts()
+    first = tiny.embedder.embed_items(["a", "b", "a"], cache=cache, counts=counts)
+    second = tiny.embedder.embed_items(["b", "a", "c"], cache=cache, counts=counts)
+    assert tiny.engine.encoded == [[A, B], [C]]
+    assert [item.cached for item in [*first, *second] if isinstance(item, Embedded)] == [False] * 3 + [
+        True,
+        True,
+        False,
+    ]
+    assert [bits(item) for item in second] == [bits(first[1]), bits(first[0]), tiny.engine.vector(C).tobytes()]
+    assert counts == EmbedCounts(from_cache=2, not_from_cache=4)
+
+
+def test_a_batch_is_one_read_and_one_write_and_hits_are_not_written_again(tiny: Tiny) -> None:
+    backend = FakeBackend()
+    cache = make_cache(tiny.embedder, backend)
+    tiny.embedder.embed_items(["a", "b", "c"], cache=cache)
+    assert backend.calls == ["get", "set"]
+    tiny.embedder.embed_items(["a", "b", "c"], cache=cache)
+    assert backend.calls == ["get", "set", "get"]
+
+
+def test_tenants_do_not_share_vectors(tiny: Tiny) -> None:
+    cache = make_cache(tiny.embedder, FakeBackend())
+    tiny.embedder.embed_items(["a"], cache=cache, tenant="one")
+    tiny.embedder.embed_items(["a"], cache=cache, tenant="two")
+    assert tiny.engine.encoded == [[A], [A]]
+
+
+def test_query_and_document_vectors_do_not_mix(tiny: Tiny) -> None:
+    cache = make_cache(tiny.embedder, FakeBackend())
+    tiny.embedder.embed_items(["a"], cache=cache, input_type="document")
+    tiny.embedder.embed_items(["a"], cache=cache, input_type="query")
+    assert tiny.engine.encoded == [[A], [QUERY_A]]
+
+
+def test_a_dead_cache_only_costs_encoding(tiny: Tiny) -> None:
+    backend = FakeBackend(is_down=True)
+    counts = EmbedCounts()
+    items = tiny.embedder.embed_items(["a", "b"], cache=make_cache(tiny.embedder, backend), counts=counts)
+    assert [bits(item) for item in items] == [tiny.engine.vector(ids).tobytes() for ids in (A, B)]
+    assert counts == EmbedCounts(not_from_cache=2, cache=CacheCounts(errors=2))
+
+
+def test_a_lying_cache_is_seen_through_and_mended(tiny: Tiny) -> None:
+    backend = FakeBackend()
+    cache = make_cache(tiny.embedder, backend)
+    tiny.embedder.embed_items(["a", "b"], cache=cache)
+    first, second = backend.values
+    backend.values[first], backend.values[second] = backend.values[second], backend.values[first]
+    counts = EmbedCounts()
+    items = tiny.embedder.embed_items(["a", "b"], cache=cache, counts=counts)
+    assert [bits(item) for item in items] == [tiny.engine.vector(ids).tobytes() for ids in (A, B)]
+    assert counts == EmbedCounts(not_from_cache=2, cache=CacheCounts(corrupt=2))
+    again = tiny.embedder.embed_items(["a", "b"], cache=cache)
+    assert [item.cached for item in again if isinstance(item, Embedded)] == [True, True]
+
+
+# Deadlines
+
+
+@pytest.fixture
+def long(tmp_path: Path) -> Tiny:
+    return make_tiny(tmp_path / "long", max_tokens=6000)
+
+
+def words(letter: str, count: int) -> str:
+    return " ".join([letter] * count)
+
+
+def test_the_first_round_always_runs_and_the_rest_gives_deadline_errors(long: Tiny) -> None:
+    """Two texts of 5,000 tokens do not fit one round of 8,192; the longer goes first."""
+    cache = make_cache(long.embedder, FakeBackend())
+    counts = EmbedCounts()
+    texts = [words("a", 4900), words("b", 5000), "", words("a", 4900)]
+    first, second, third, fourth = long.embedder.embed_items(
+        texts, cache=cache, deadline=FakeDeadline(rounds=0), counts=counts
+    )
+    assert type(error_of(first)) is type(error_of(fourth)) is DeadlineExceededError
+    assert isinstance(second, Embedded)
+    assert type(error_of(third)) is InvalidRequestError
+    assert [[ids[1] for ids in batch] for batch in long.engine.encoded] == [[4]]
+    assert (counts.from_cache, counts.not_from_cache) == (0, 1)
+
+
+def test_a_batch_that_comes_again_gets_further_each_time(long: Tiny) -> None:
+    cache = make_cache(long.embedder, FakeBackend())
+    texts = [words(letter, 5000) for letter in "abc"]
+    done = []
+    for _ in range(3):
+        items = long.embedder.embed_items(texts, cache=cache, deadline=FakeDeadline(rounds=0))
+        done.append(sum(isinstance(item, Embedded) for item in items))
+    assert done == [1, 2, 3]
+
+
+def test_work_stops_at_the_round_in_which_the_deadline_comes_near(long: Tiny) -> None:
+    texts = [words(letter, 5000) for letter in "abc"]
+    items = long.embedder.embed_items(texts, deadline=FakeDeadline(rounds=1))
+    assert [isinstance(item, Embedded) for item in items] == [True, True, False]
+    assert len(long.engine.encoded) == 2
+
+
+def test_short_texts_share_a_round(long: Tiny) -> None:
+    long.embedder.embed_items(["a", words("b", 5000), "b", words("c", 3000)], deadline=FakeDeadline(rounds=0))
+    assert [[len(ids) for ids in batch] for batch in long.engine.encoded] == [[5002, 3002, 3, 3]]
+
+
+# Golden vectors
+
+
+def test_the_bakes_own_bits_may_be_written(tiny: Tiny) -> None:
+    tiny.embedder.require_golden()
+    assert tiny.embedder.golden_matches is True
+
+
+def test_other_bits_than_the_bakes_may_not_be_written_and_do_not_touch_the_cache(tmp_path: Path) -> None:
+    # A thousandth of a thousandth: far below what a tolerance would see.
+    tiny = make_tiny(tmp_path / "artifact", offset=1e-6)
+    backend = FakeBackend()
+    assert tiny.embedder.golden_matches is False
+    with pytest.raises(GoldenMismatchError, match=tiny.embedder.manifest.space_id):
+        tiny.embedder.require_golden()
+    items = tiny.embedder.embed_items(["a"], cache=make_cache(tiny.embedder, backend))
+    assert isinstance(items[0], Embedded)
+    assert (backend.calls, backend.values) == ([], {})
+
+
+def test_loading_checks_golden_vectors_and_logs_a_mismatch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_artifact(tmp_path / "artifact")
+    opened: Callable[..., FakeEngine] = lambda *_: FakeEngine(offset=1.0)  # noqa: E731
+    monkeypatch.setattr(embakery.embed, "open_engine", opened)
+    with caplog.at_level(logging.INFO, logger="embakery"):
+        assert Embedder.load(folder).golden_matches is False
+    assert [record.getMessage() for record in caplog.records] == ["golden_mismatch"]
+
+
+def test_an_unknown_engine_is_a_configuration_error(tmp_path: Path) -> None:
+    folder = write_artifact(tmp_path / "artifact")
+    with pytest.raises(ConfigurationError, match="engine 'cuda' is unknown: use auto or onnx"):
+        Embedder.load(folder, engine="cuda")
+
+
+# Rerank
+
+
+def test_rerank_scores_by_late_interaction_best_first(tiny: Tiny) -> None:
+    """The query has its prompt; token vectors are a (3, 1, 0, 1), b (4, 0, 1, 1), query: (8, 0, 2, 1)."""
+    ranked = tiny.embedder.rerank("a", ["a", "b", "a"])
+    same = (1 + (3 * 8 + 1) / (11 * 69) ** 0.5) / 2
+    other = ((3 * 4 + 1) / (11 * 18) ** 0.5 + (8 * 4 + 2 + 1) / (69 * 18) ** 0.5) / 2
+    assert [line.index for line in ranked] == [1, 0, 2]
+    assert [line.score for line in ranked] == pytest.approx([other, same, same], abs=1e-6)
+
+
+def test_rerank_keeps_the_best_top_n(tiny: Tiny) -> None:
+    assert [line.index for line in tiny.embedder.rerank("a", ["a", "b", "c"], top_n=1)] == [1]
+    assert tiny.embedder.rerank("a", []) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "documents", "error"),
+    [
+        (" ", ["a"], "query: must not be empty or blank"),
+        ("a", ["a", "\u200b"], "documents[1]: holds nothing that the model's tokenizer knows"),
+        ("a", ["a", "b", ""], "documents[2]: must not be empty or blank"),
+    ],
+)
+def test_rerank_names_a_bad_text(tiny: Tiny, query: str, documents: list[str], error: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        tiny.embedder.rerank(query, documents)
+    assert str(caught.value) == error
+
+
+@pytest.mark.parametrize("top_n", [0, "1"])
+def test_rerank_refuses_a_bad_top_n(tiny: Tiny, top_n: int) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        tiny.embedder.rerank("a", ["b"], top_n=top_n)
+    assert caught.value.field == "top_n"
+
+
+def test_rerank_of_many_long_documents_gives_each_its_own_score(long: Tiny) -> None:
+    """Documents run longest first, in rounds: each score must find back to its document."""
+    documents = ["a", words("b", 5000), "c", words("a", 5500), words("d", 100)]
+    together = {line.index: line.score for line in long.embedder.rerank("a", documents)}
+    alone = {index: long.embedder.rerank("a", [document])[0].score for index, document in enumerate(documents)}
+    assert together == pytest.approx(alone, abs=1e-6)
+    assert sorted(together, key=lambda index: -together[index])[:2] in ([0, 3], [3, 0])
