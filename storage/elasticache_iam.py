@@ -50,5 +50,5 @@ class ElastiCacheIamCredentials(CredentialProvider):
         kind = "&ResourceType=ServerlessCache" if self._serverless else ""
         url = f"https://{self._cache_name}/?Action=connect&User={self._username}{kind}"
         request = {"method": "GET", "url": url, "body": {}, "headers": {}, "context": {}}
-        signed = signer.generate_presigned_url(request, operation_name="connect", expires_in=_TOKEN_SECONDS)
+        signed: str = signer.generate_presigned_url(request, operation_name="connect", expires_in=_TOKEN_SECONDS)
         return signed.removeprefix("https://")

@@ -40,8 +40,7 @@ class RedisBackend:
                 retry=Retry(NoBackoff(), 0),
                 retry_on_error=[],
                 # A round trip for a client name is worth nothing to a function.
-                lib_name=None,
-                lib_version=None,
+                driver_info=None,
             )
         except ValueError:
             # Not chained: the error of a badly quoted password holds a part of it.

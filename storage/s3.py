@@ -33,7 +33,7 @@ class S3Store:
         self._prefix = prefix
 
     def write(self, results: Sequence[Result]) -> list[WriteOutcome]:
-        """Put one object for each kind and space among the results. Raises StoreUnavailableError if none could be put."""
+        """Put one object for each kind and space among the results. Raises StoreUnavailableError if none was put."""
         outcomes: dict[int, WriteOutcome] = {}
         groups: dict[str, list[int]] = {}
         for index, result in enumerate(results):

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeou
 from contract_fakes import embedding, ranking
 
 from embakery.errors import StoreUnavailableError
-from embakery.results import ResultStore, WriteOutcome
+from embakery.results import Result, ResultStore, WriteOutcome
 from local.processes import free_port
 from local.resources import AwsClients
 from storage.dynamodb import DynamoDBStore
@@ -90,7 +90,7 @@ def sqs(client: FakeSqs) -> SqsStore:
 
 @pytest.mark.parametrize("error", [refused("SlowDown"), refused("ConditionalRequestConflict"), DEAD, SLOW])
 def test_s3_fails_the_kind_that_could_not_be_put(error: Exception) -> None:
-    batch = [embedding("a"), ranking("q"), embedding("b")]
+    batch: list[Result] = [embedding("a"), ranking("q"), embedding("b")]
     assert s3(rerank=error).write(batch) == [WRITTEN, FAILED, WRITTEN]
     assert s3(embedding=error).write(batch) == [FAILED, WRITTEN, FAILED]
 
@@ -122,7 +122,7 @@ def test_dynamodb_that_only_has_everything_already_is_no_failure() -> None:
 
 
 def test_sqs_fails_the_entries_that_the_queue_names() -> None:
-    batch = [embedding(str(number)) for number in range(12)]
+    batch: list[Result] = [embedding(str(number)) for number in range(12)]
     outcomes = sqs(FakeSqs(refused=frozenset({"1", "11"}))).write(batch)
     assert [place for place, outcome in enumerate(outcomes) if outcome is FAILED] == [1, 11]
     assert outcomes.count(WRITTEN) == 10

@@ -23,7 +23,7 @@ from contract_fakes import (
     ranking,
 )
 
-from embakery.results import WriteOutcome
+from embakery.results import Result, WriteOutcome
 from embakery.vectors import from_base64
 from local.resources import AwsClients
 from storage.s3 import current_rows, read_rows
@@ -97,7 +97,7 @@ def test_vectors_come_back_bit_for_bit(place: StoreUnderTest) -> None:
 
 
 def test_the_same_batch_again_has_no_second_effect(place: StoreUnderTest) -> None:
-    batch = [embedding("a"), embedding("b"), ranking("q")]
+    batch: list[Result] = [embedding("a"), embedding("b"), ranking("q")]
     assert place.store.write(batch) == [WRITTEN] * 3
     assert place.effects() == 3
     before = place.current()
@@ -152,7 +152,7 @@ def test_the_highest_of_several_versions_in_one_batch_counts(place: StoreUnderTe
 
 
 def test_kinds_spaces_and_tenants_do_not_touch_one_another(place: StoreUnderTest) -> None:
-    batch = [
+    batch: list[Result] = [
         embedding("x", version=5),
         ranking("x", version=1),
         embedding("x", version=2, space_id="space-2"),
@@ -187,7 +187,7 @@ UNUSUAL_IDS = [
 
 
 def test_unusual_ids_stay_apart_and_come_back_as_they_were(place: StoreUnderTest) -> None:
-    batch = [embedding(id_, metadata={id_: id_}) for id_ in UNUSUAL_IDS]
+    batch: list[Result] = [embedding(id_, metadata={id_: id_}) for id_ in UNUSUAL_IDS]
     assert place.store.write(batch) == [WRITTEN] * len(UNUSUAL_IDS)
     assert place.current() == {identity(result): result.to_json() for result in batch}
     assert place.store.write(batch) == [place.repeated] * len(UNUSUAL_IDS)
@@ -196,7 +196,7 @@ def test_unusual_ids_stay_apart_and_come_back_as_they_were(place: StoreUnderTest
 
 def test_the_largest_batch_of_the_largest_metadata(place: StoreUnderTest) -> None:
     """64 KiB of metadata each, of two bytes a character: over every limit of a single request."""
-    batch = [embedding(f"doc-{number}", metadata={"m": "é" * 32_000}) for number in range(25)]
+    batch: list[Result] = [embedding(f"doc-{number}", metadata={"m": "é" * 32_000}) for number in range(25)]
     assert place.store.write(batch) == [WRITTEN] * 25
     assert place.current() == {identity(result): result.to_json() for result in batch}
 
@@ -253,7 +253,7 @@ def test_dynamodb_keeps_vectors_as_binary_under_a_readable_key(aws: AwsClients) 
     place = make_dynamodb(aws)
     place.store.write([embedding()])
     key = {"pk": {"S": "acme#doc-1"}, "sk": {"S": "space-1#embedding"}}
-    item = aws.dynamodb.get_item(TableName=place.table, Key=key)["Item"]  # type: ignore[arg-type]
+    item = aws.dynamodb.get_item(TableName=place.table, Key=key)["Item"]
     assert item["vector"] == {"B": VECTOR.astype("<f4").tobytes()}
     assert item["version"] == {"N": "1"}
 

@@ -1,0 +1,79 @@
+"""From a setting to a store."""
+
+from __future__ import annotations
+
+import pytest
+from contract_fakes import embedding
+
+from embakery.errors import ConfigurationError
+from embakery.results import ResultStore, WriteOutcome
+from local.resources import AwsClients
+from storage.destinations import open_store
+from storage.dynamodb import DynamoDBStore
+from storage.s3 import S3Store
+from storage.sqs import SqsStore
+
+CANARY = "canary"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a function has it: a region and credentials, and nothing of this machine's own."""
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("s3://bucket", S3Store),
+        ("s3://bucket/results/", S3Store),
+        ("dynamodb://table", DynamoDBStore),
+        ("sqs+https://sqs.us-east-1.amazonaws.com/1/q.fifo", SqsStore),
+        ("sqs+http://127.0.0.1:4566/000000000000/q", SqsStore),
+    ],
+)
+def test_the_scheme_chooses_the_store(url: str, kind: type[ResultStore]) -> None:
+    assert type(open_store("default", url)) is kind
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "canary",
+        "s3://",
+        "s3:///canary/",
+        "s3:/canary",
+        "dynamodb://",
+        "sqs+https://",
+        "https://canary",
+        "sqs://canary",
+        "S3://canary",
+        "postgres://user:canary@host/db",
+    ],
+)
+def test_any_other_url_is_refused_naming_the_destination_and_not_the_url(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        open_store("archive", url)
+    assert str(caught.value) == ("destination archive: its URL must begin with s3://, dynamodb:// or sqs+https://")
+
+
+def test_an_s3_url_says_bucket_and_prefix(aws: AwsClients, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.s3.meta.endpoint_url)
+    store = open_store("default", "s3://contract/some/prefix/")
+    assert store.write([embedding("via-url")]) == [WriteOutcome.WRITTEN]
+    listed = aws.s3.list_objects_v2(Bucket="contract", Prefix="some/prefix/space-1/embedding/")
+    assert listed["KeyCount"] == 1
+
+
+def test_an_sqs_url_is_the_queues_own(aws: AwsClients, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.sqs.meta.endpoint_url)
+    url = aws.sqs.create_queue(QueueName="destination")["QueueUrl"]
+    assert open_store("default", f"sqs+{url}").write([embedding()]) == [WriteOutcome.WRITTEN]
+    assert len(aws.sqs.receive_message(QueueUrl=url)["Messages"]) == 1
