@@ -44,6 +44,11 @@ def main() -> int:
     except EmbakeryError as error:
         click.echo(f"embakery: {error}", err=True)
         return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
+    except ModuleNotFoundError as error:
+        click.echo(
+            f"embakery: {error.name} is not installed: pip install -e '.[bake,local]' has all that is needed", err=True
+        )
+        return 3
     return 0
 
 

@@ -17,7 +17,13 @@ from typing import TypeVar
 
 from embakery.cache import VectorCache
 from embakery.embed import Deadline, EmbedCounts, Embedded, Embedder
-from embakery.errors import DeadlineExceededError, EmbakeryError, InvalidRequestError, StoreUnavailableError
+from embakery.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    EmbakeryError,
+    InvalidRequestError,
+    StoreUnavailableError,
+)
 from embakery.messages import Document, EmbedMessage, Message, Rejected, RerankQuery, parse_message
 from embakery.results import EmbeddingResult, RankedDocument, RerankResult, Result, ResultStore, WriteOutcome
 
@@ -184,7 +190,7 @@ class _Run:
             batch = [pending for pending in self._pending if pending.work.message.destination == name]
             try:
                 outcomes = self._worker.destinations[name]().write([pending.result for pending in batch])
-            except StoreUnavailableError as error:
+            except (StoreUnavailableError, ConfigurationError) as error:
                 for pending in batch:
                     self._fail(pending.work, error)
                 continue

@@ -22,7 +22,8 @@ def open_store(name: str, url: str) -> ResultStore:
     scheme, _, rest = url.partition("://")
     bucket, _, prefix = rest.partition("/")
     if scheme == "s3" and bucket:
-        return S3Store(boto3.client("s3"), bucket=bucket, prefix=prefix)
+        folder = f"{prefix.rstrip('/')}/" if prefix else ""
+        return S3Store(boto3.client("s3"), bucket=bucket, prefix=folder)
     if scheme == "dynamodb" and rest:
         return DynamoDBStore(boto3.client("dynamodb"), table=rest)
     if scheme in {"sqs+http", "sqs+https"} and rest:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # A cache slower than this is worth less than encoding.
 TIMEOUT_SECONDS = 0.05
+# ValueError: what redis-py raises on an answer that breaks the protocol within a number.
+_TROUBLE = (redis.RedisError, OSError, ValueError)
 
 
 class RedisBackend:
@@ -52,7 +54,7 @@ class RedisBackend:
         """Return the values in the keys' order. Raises CacheUnavailableError."""
         try:
             values = self._client.mget(list(keys))
-        except (redis.RedisError, OSError) as error:
+        except _TROUBLE as error:
             raise CacheUnavailableError(f"MGET failed: {type(error).__name__}") from error
         return [value if isinstance(value, bytes) else None for value in cast("list[object]", values)]
 
@@ -64,7 +66,7 @@ class RedisBackend:
                 for key, value in values.items():
                     pipeline.set(key, value, ex=ttl_seconds)
                 pipeline.execute()
-        except (redis.RedisError, OSError) as error:
+        except _TROUBLE as error:
             raise CacheUnavailableError(f"SET failed: {type(error).__name__}") from error
 
     def close(self) -> None:

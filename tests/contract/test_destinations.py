@@ -64,11 +64,13 @@ def test_any_other_url_is_refused_naming_the_destination_and_not_the_url(url: st
     assert str(caught.value) == ("destination archive: its URL must begin with s3://, dynamodb:// or sqs+https://")
 
 
-def test_an_s3_url_says_bucket_and_prefix(aws: AwsClients, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("url", ["s3://contract/slash/prefix/", "s3://contract/bare/prefix"])
+def test_an_s3_url_says_bucket_and_prefix(url: str, aws: AwsClients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", aws.s3.meta.endpoint_url)
-    store = open_store("default", "s3://contract/some/prefix/")
+    store = open_store("default", url)
     assert store.write([embedding("via-url")]) == [WriteOutcome.WRITTEN]
-    listed = aws.s3.list_objects_v2(Bucket="contract", Prefix="some/prefix/space-1/embedding/")
+    prefix = url.removeprefix("s3://contract/").rstrip("/")
+    listed = aws.s3.list_objects_v2(Bucket="contract", Prefix=f"{prefix}/space-1/embedding/")
     assert listed["KeyCount"] == 1
 
 

@@ -130,7 +130,7 @@ def test_a_higher_version_takes_the_place_of_a_lower_one(place: StoreUnderTest) 
 def test_a_lower_version_that_comes_late_is_a_success_and_changes_nothing(place: StoreUnderTest) -> None:
     newer = embedding(version=2**53 - 1)
     place.store.write([newer, replace(ranking(), version=5)])
-    older = [embedding(version=0, vector=VECTOR[::-1].copy()), replace(ranking(), version=4)]
+    older: list[Result] = [embedding(version=0, vector=VECTOR[::-1].copy()), replace(ranking(), version=4)]
     assert place.store.write(older) == [place.late] * 2
     assert {key: row["version"] for key, row in place.current().items()} == {
         ("acme", "embedding", "doc-1", "space-1"): 2**53 - 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from unit_fakes import FakeBackend, FakeDeadline, FakeStore, Tiny, make_tiny
 from embakery.cache import CacheCounts, CacheSecret, VectorCache
 from embakery.embed import EmbedCounts
 from embakery.errors import (
+    ConfigurationError,
     DeadlineExceededError,
     EncodingError,
     GoldenMismatchError,
@@ -243,6 +245,17 @@ def test_a_store_that_is_down_fails_its_messages_and_no_other_destinations(tiny:
     assert failures(outcome) == [("m0", "down"), ("m2", "down")]
     assert store.ids == ["two"]
     assert (outcome.counts.written, outcome.hopeless_ids) == (1, frozenset())
+
+
+def test_a_destination_that_is_set_wrongly_fails_its_messages_and_no_others(tiny: Tiny, store: FakeStore) -> None:
+    def misconfigured() -> FakeStore:
+        raise ConfigurationError("destination archive: its URL is wrong")
+
+    worker = make_worker(tiny, {"default": store})
+    worker = replace(worker, destinations={"archive": misconfigured, **worker.destinations})
+    outcome = process(worker, embed_body(doc("one"), destination="archive"), embed_body(doc("two")))
+    assert failures(outcome) == [("m0", "destination archive: its URL is wrong")]
+    assert (store.ids, outcome.hopeless_ids) == (["two"], frozenset())
 
 
 def test_two_destinations_are_written_once_each(tiny: Tiny, store: FakeStore) -> None:
