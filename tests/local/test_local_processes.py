@@ -43,7 +43,12 @@ def connect(server: ServerProcess) -> redis.Redis:
 
 
 def is_gone(pid: int) -> bool:
-    """Say whether the process has ended; a zombie has."""
+    """Say whether the process has ended; a zombie has. A bare Debian has no ps, a Mac no /proc."""
+    if Path("/proc/self/stat").exists():
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
     return state.strip() in ("", "Z", "Zs")
 
