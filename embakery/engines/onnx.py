@@ -32,7 +32,7 @@ class OnnxEngine:
     name = "onnx"
 
     def __init__(self, model: Path, *, threads: int | None = None, chunk_tokens: int = CHUNK_TOKENS) -> None:
-        self._session = _open_session(model)
+        self._session = open_session(model)
         self._inputs = frozenset(argument.name for argument in self._session.get_inputs())
         self._threads = threads or os.cpu_count() or 1
         self._chunk_tokens = chunk_tokens
@@ -99,7 +99,8 @@ def exact_length_chunks(lengths: Sequence[int], chunk_tokens: int) -> Iterator[l
         yield chunk
 
 
-def _open_session(model: Path) -> Any:
+def open_session(model: Path) -> Any:
+    """Open a graph for exact, single-threaded runs. Raises ArtifactError."""
     options = ort.SessionOptions()
     # One thread a run: threads take whole chunks instead, which is faster and cannot change a sum's order.
     options.intra_op_num_threads = 1
