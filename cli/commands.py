@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -118,10 +118,22 @@ def enqueue(file: TextIO, queue_url: str, destination: str) -> None:
     from cli.progress import progress
     from cli.sender import send_documents
 
-    documents = [json.loads(line) for line in file if line.strip()]
+    documents = [_document(number, line) for number, line in enumerate(file, start=1) if line.strip()]
     with progress("enqueue", len(documents)) as advance:
         sent = send_documents(boto3.client("sqs"), queue_url, documents, destination=destination, on_sent=advance)
     click.echo(f"{sent} documents sent")
+
+
+def _document(number: int, line: str) -> dict[str, Any]:
+    from embakery.errors import InvalidRequestError
+
+    try:
+        document = json.loads(line)
+    except ValueError:
+        raise InvalidRequestError(f"line {number}", "is not valid JSON") from None
+    if not isinstance(document, dict):
+        raise InvalidRequestError(f"line {number}", "must be a JSON object")
+    return document
 
 
 @click.command()

@@ -74,7 +74,7 @@ def run_demo(count: int) -> None:
         )
         first = _send_and_wait(system, passages, version=1, broken=BROKEN_BODIES)
         second = _send_and_wait(system, passages, version=2, broken=())
-        dead = _wait_for_dead_letters(system, len(BROKEN_BODIES))
+        dead = _wait_for_dead_letters(system, BROKEN_BODIES)
         _answer_questions(system.endpoints["http"], passages, first.rows)
         engine = _get(system.endpoints["http"] + "/health")["engine"]
     summary = {
@@ -134,18 +134,23 @@ def _rows(system: LocalSystem) -> list[dict[str, Any]]:
     return list(read_rows(system.parts.clients.s3, bucket=system.endpoints["bucket"], prefix="results/"))
 
 
-def _wait_for_dead_letters(system: LocalSystem, expected: int) -> int:
-    """Wait for the broken messages, and check that they came alone."""
+def _wait_for_dead_letters(system: LocalSystem, expected: Sequence[str]) -> int:
+    """Wait for the broken messages; check that they came, and came alone. Returns how many they are."""
+    bodies: list[str] = []
 
-    def count() -> int:
-        answer = system.parts.clients.sqs.get_queue_attributes(
-            QueueUrl=system.endpoints["dlq_url"], AttributeNames=["ApproximateNumberOfMessages"]
+    def receive() -> int:
+        answer = system.parts.clients.sqs.receive_message(
+            QueueUrl=system.endpoints["dlq_url"], MaxNumberOfMessages=10, WaitTimeSeconds=1
         )
-        return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+        bodies.extend(message["Body"] for message in answer.get("Messages", []))
+        return len(bodies)
 
-    with progress("dead", expected) as advance:
-        _wait_until(lambda: count() >= expected, count, advance)
-    return count()
+    with progress("dead", len(expected)) as advance:
+        _wait_until(lambda: receive() >= len(expected), lambda: len(bodies), advance)
+    receive()
+    if sorted(bodies) != sorted(expected):
+        raise DemoError(f"the dead-letter queue holds {len(bodies)} messages, not just the {len(expected)} broken ones")
+    return len(bodies)
 
 
 def _wait_until(done: Callable[[], bool], level: Callable[[], int], advance: Callable[[int], None]) -> None:

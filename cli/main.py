@@ -44,12 +44,22 @@ def main() -> int:
     except EmbakeryError as error:
         click.echo(f"embakery: {error}", err=True)
         return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
+    except _outside_errors() as error:
+        click.echo(f"embakery: {error}", err=True)
+        return 1
     except ModuleNotFoundError as error:
         click.echo(
             f"embakery: {error.name} is not installed: pip install -e '.[bake,local]' has all that is needed", err=True
         )
         return 3
     return 0
+
+
+def _outside_errors() -> tuple[type[Exception], ...]:
+    """What AWS and the local system raise, as far as they were imported: nothing is imported for it."""
+    names = (("botocore.exceptions", ("BotoCoreError", "ClientError")), ("local.errors", ("LocalError",)))
+    modules = ((sys.modules.get(module), kinds) for module, kinds in names)
+    return tuple(getattr(module, kind) for module, kinds in modules if module is not None for kind in kinds)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embakery.errors import ArtifactError, DigestMismatchError
+from embakery.errors import ArtifactError, DigestMismatchError, NotFoundError
 from embakery.texts import TextTokenizer, TokenIds
 from embakery.vectors import Vectors
 
@@ -66,6 +66,11 @@ class Manifest:
     engine: EngineFacts
     files: Mapping[str, FileFacts]
 
+    def check_model(self, wanted: object, field: str) -> None:
+        """Raise NotFoundError under `field` if a caller names another model: it must not get this one's vectors."""
+        if wanted is not None and wanted not in (self.model_id, self.model_id.rpartition("/")[2]):
+            raise NotFoundError(field, f"this deployment serves {self.model_id}")
+
     @property
     def dimension(self) -> int:
         """The length of a whole vector."""
@@ -109,16 +114,21 @@ def space_id(
     *,
     encoder_sha256: str,
     tokenizer_sha256: str,
+    golden_sha256: str,
     max_tokens: int,
     pooling: str,
     normalize: bool,
     prompts: Mapping[str, str],
     engine: EngineFacts,
 ) -> str:
-    """Hash everything that changes a vector's bits. The model's name and the files' order are not among it."""
+    """Hash everything that changes a vector's bits. The model's name and the files' order are not among it.
+
+    The golden vectors are: baked on two kinds of CPU, the same weights may give other bits, and then another space.
+    """
     content = {
         "encoder": encoder_sha256,
         "tokenizer": tokenizer_sha256,
+        "golden": golden_sha256,
         "max_tokens": max_tokens,
         "pooling": pooling,
         "normalize": normalize,

@@ -84,7 +84,8 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether calls are refused just now."""
-        return self._open_until is not None and self._clock() < self._open_until
+        with self._lock:
+            return self._open_until is not None and self._clock() < self._open_until
 
     def allows(self) -> bool:
         """Say whether a call may be made. Half-open, it lets one caller through and keeps the others off."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -109,6 +109,8 @@ class Embedder:
         """Return float32 (n, dim). Raises InvalidRequestError naming the first text that cannot be embedded."""
         wanted = self.manifest.dimension if dimensions is None else dimensions
         check_dimensions(wanted, self.manifest.dimensions)
+        if isinstance(texts, str):
+            raise InvalidRequestError("texts", "must be a sequence of strings, not one string")
         if not texts:
             return np.empty((0, wanted), dtype=np.float32)
         vectors = []
@@ -141,21 +143,31 @@ class Embedder:
         wanted = list(dict.fromkeys(item.ids for item in tokenized if isinstance(item, TokenizedText)))
         keys = self._keys(wanted, cache, tenant)
         cached = self._look_up(keys, cache, counts.cache)
-        encoded = self._encode([ids for ids in wanted if ids not in cached], deadline)
-        self._remember(keys, encoded, cache, counts.cache)
+        encoded: dict[TokenIds, Vector | EmbakeryError] = {}
+        for batch in self._encode([ids for ids in wanted if ids not in cached], deadline):
+            # Round by round: what is done is kept, even if the process is killed in a later one.
+            self._remember(keys, batch, cache, counts.cache)
+            encoded |= batch
         items = [item if isinstance(item, EmbakeryError) else _embedded(item, cached, encoded) for item in tokenized]
         counts.add(items)
         return items
 
-    def rerank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[Ranked]:
-        """Rank documents for a query by late interaction, best first. Raises InvalidRequestError naming the text."""
+    def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None, deadline: Deadline | None = None
+    ) -> list[Ranked]:
+        """Rank documents for a query by late interaction, best first.
+
+        Raises InvalidRequestError naming the text at fault, DeadlineExceededError when time runs out between rounds.
+        """
         wanted = check_top_n(top_n)
         (asked,) = self._all_tokenized([query], "query", lambda _: "query")
         candidates = self._all_tokenized(documents, "document", lambda index: f"documents[{index}]")
         (query_vectors,) = self.engine.encode_tokens([asked.ids])
         scores = [0.0] * len(candidates)
         # Token vectors are large, 400 KB for a long text: never those of all documents at once.
-        for batch in _rounds([len(item.ids) for item in candidates]):
+        for number, batch in enumerate(_rounds([len(item.ids) for item in candidates])):
+            if number > 0 and deadline is not None and deadline.is_near():
+                raise DeadlineExceededError("no time left to rerank")
             items = [candidates[index] for index in batch]
             vectors = self.engine.encode_tokens([item.ids for item in items])
             for index, score in zip(batch, late_interaction_scores(asked, query_vectors, items, vectors), strict=True):
@@ -211,17 +223,25 @@ class Embedder:
         found = cache.get_many(list(keys.values()), counts)
         return {ids: found[key] for ids, key in keys.items() if key in found}
 
-    def _encode(self, missing: Sequence[TokenIds], deadline: Deadline | None) -> dict[TokenIds, Vector | EmbakeryError]:
-        encoded: dict[TokenIds, Vector | EmbakeryError] = {}
+    def _encode(
+        self, missing: Sequence[TokenIds], deadline: Deadline | None
+    ) -> Iterator[dict[TokenIds, Vector | EmbakeryError]]:
         for number, indices in enumerate(_rounds([len(ids) for ids in missing])):
             batch = [missing[index] for index in indices]
             # The first round always runs: a batch that is handed back again and again must still get somewhere.
             if number > 0 and deadline is not None and deadline.is_near():
-                encoded.update(dict.fromkeys(batch, DeadlineExceededError("no time left to encode")))
-                continue
-            for ids, vector in zip(batch, self.engine.encode(batch), strict=True):
-                encoded[ids] = self._checked(vector)
-        return encoded
+                yield dict.fromkeys(batch, DeadlineExceededError("no time left to encode"))
+            else:
+                yield dict(zip(batch, self._encode_round(batch), strict=True))
+
+    def _encode_round(self, batch: Sequence[TokenIds]) -> list[Vector | EmbakeryError]:
+        try:
+            return [self._checked(vector) for vector in self.engine.encode(batch)]
+        except EncodingError as error:
+            if len(batch) == 1:
+                return [error]
+            # One at a time, with the same bits: only the text that the engine cannot take fails.
+            return [result for ids in batch for result in self._encode_round([ids])]
 
     def _remember(
         self,
@@ -259,15 +279,19 @@ def _golden_matches(artifact: Artifact, engine: Engine) -> bool:
 
 
 def _rounds(lengths: Sequence[int]) -> list[list[int]]:
-    """Split indices into rounds of about ROUND_TOKENS tokens, longest texts first."""
+    """Split indices, in their order, into rounds of about ROUND_TOKENS tokens.
+
+    In the order of arrival: where time runs out, whole messages are done and whole messages come again. The engine
+    sorts by length within a round.
+    """
     rounds: list[list[int]] = []
     room = 0
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if lengths[index] > room:
+    for index, length in enumerate(lengths):
+        if length > room:
             rounds.append([])
             room = ROUND_TOKENS
         rounds[-1].append(index)
-        room -= lengths[index]
+        room -= length
     return rounds
 
 

@@ -2,7 +2,8 @@
 
     EmbakeryError
     ├── InvalidRequestError      the caller: mend the request, do not retry it as it is
-    │   └── RequestTooLargeError   the caller: send less
+    │   ├── RequestTooLargeError   the caller: send less
+    │   └── NotFoundError          the caller: ask for what there is
     ├── UnavailableError         nobody: retry later
     │   ├── CacheUnavailableError  nobody: requests go on without the cache
     │   ├── StoreUnavailableError  nobody: the message comes back
@@ -45,6 +46,12 @@ class RequestTooLargeError(InvalidRequestError):
     """The caller's fault: over a limit."""
 
     code = "too_large"
+
+
+class NotFoundError(InvalidRequestError):
+    """The caller's fault: no such route or model."""
+
+    code = "not_found"
 
 
 class UnavailableError(EmbakeryError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from embakery.errors import InvalidRequestError, RequestTooLargeError
-from embakery.texts import TextLimits, check_text, json_type
+from embakery.texts import INPUT_TYPES, TextLimits, check_text, json_type
 
 SCHEMA_VERSION = 1
 MAX_DOCUMENTS = 100
@@ -24,7 +24,6 @@ MAX_METADATA_BYTES = 64 * 1024
 MAX_METADATA_DEPTH = 32
 # DynamoDB numbers and JSON readers agree up to here.
 MAX_DOCUMENT_VERSION = 2**53 - 1
-INPUT_TYPES = ("document", "query")
 
 Item = TypeVar("Item")
 
@@ -59,12 +58,13 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class EmbedMessage:
-    """Documents to embed and write to `destination`, a name from the settings."""
+    """Documents to embed and write to `destination`, a name from the settings. `model`: the one asked for, if any."""
 
     documents: tuple[Document | Rejected, ...]
     input_type: str = "document"
     destination: str = "default"
     job_id: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def parse_message(body: str, *, limits: TextLimits) -> Message:
 
 
 def _parse_embed(message: Mapping[str, Any], limits: TextLimits) -> EmbedMessage:
-    def parse_one(raw: object) -> Document:
+    def parse_one(raw: object, _: int) -> Document:
         return _document(raw, limits)
 
     return EmbedMessage(
@@ -120,7 +120,7 @@ def _parse_embed(message: Mapping[str, Any], limits: TextLimits) -> EmbedMessage
 
 
 def _parse_rerank(message: Mapping[str, Any], limits: TextLimits) -> RerankMessage:
-    def parse_one(raw: object) -> RerankQuery:
+    def parse_one(raw: object, _: int) -> RerankQuery:
         query = _object(raw, "")
         documents = query.get("documents")
         items = _array(documents, "documents")
@@ -149,16 +149,15 @@ def _parse_openai_batch_line(message: Mapping[str, Any], limits: TextLimits) -> 
     body = _object(message.get("body"), "body")
     if "dimensions" in body:
         raise InvalidRequestError("body.dimensions", "is not supported in queue messages: whole vectors are written")
+    model = _optional_id(body, "model", parent="body.")
     value = body.get("input")
     if isinstance(value, str):
-        return EmbedMessage((Document(custom_id, _text(value, "body.input", limits)),))
+        return EmbedMessage((Document(custom_id, _text(value, "body.input", limits)),), model=model)
 
-    numbered = iter(range(len(value) if isinstance(value, list) else 0))
+    def parse_numbered(raw: object, index: int) -> Document:
+        return Document(f"{custom_id}#{index}", check_text(raw, limits=limits))
 
-    def parse_one(raw: object) -> Document:
-        return Document(f"{custom_id}#{next(numbered)}", check_text(raw, limits=limits))
-
-    return EmbedMessage(_each(value, "body.input", parse_one))
+    return EmbedMessage(_each(value, "body.input", parse_numbered), model=model)
 
 
 def _document(raw: object, limits: TextLimits) -> Document:
@@ -200,10 +199,10 @@ def _candidate(raw: object, name: str, limits: TextLimits) -> Document:
     return Document(_id(document.get("id"), f"{name}.id"), _text(document.get("text"), f"{name}.text", limits))
 
 
-def _each(raw: object, name: str, parse_one: Callable[[object], Item]) -> tuple[Item | Rejected, ...]:
+def _each(raw: object, name: str, parse_one: Callable[[object, int], Item]) -> tuple[Item | Rejected, ...]:
     def parse_or_reject(index: int, item: object) -> Item | Rejected:
         try:
-            return parse_one(item)
+            return parse_one(item, index)
         except InvalidRequestError as error:
             return Rejected(error.within(f"{name}[{index}]"))
 
@@ -237,8 +236,8 @@ def _id(raw: object, name: str) -> str:
     return _text(raw, name, TextLimits(max_characters=MAX_ID_CHARACTERS))
 
 
-def _optional_id(message: Mapping[str, Any], name: str) -> str | None:
-    return None if message.get(name) is None else _id(message[name], name)
+def _optional_id(message: Mapping[str, Any], name: str, *, parent: str = "") -> str | None:
+    return None if message.get(name) is None else _id(message[name], f"{parent}{name}")
 
 
 def _optional_integer(message: Mapping[str, Any], name: str, *, low: int) -> int | None:

@@ -14,6 +14,8 @@ from embakery.errors import InvalidRequestError, RequestTooLargeError
 TokenIds = tuple[int, ...]
 Truncate = Literal["NONE", "START", "END"]
 
+INPUT_TYPES = ("document", "query")
+
 
 @dataclass(frozen=True, slots=True)
 class TextLimits:
@@ -84,6 +86,8 @@ class TextTokenizer:
         A text that yields no tokens of its own, or is too long under `truncate="NONE"`, gives an error in its place.
         """
         check_truncate(truncate)
+        if input_type not in INPUT_TYPES:
+            raise InvalidRequestError("input_type", f"must be {' or '.join(INPUT_TYPES)}")
         prompt = self._prompts.get(input_type, "")
         # The prompt alone comes along: a text that adds nothing to it must not be answered with the prompt's vector.
         batch = [prompt, *(prompt + text for text in texts)]

@@ -140,6 +140,8 @@ class _Run:
         try:
             message = parse_message(received.body, limits=self._worker.embedder.limits)
             self._check_destination(message.destination)
+            if isinstance(message, EmbedMessage):
+                self._worker.embedder.manifest.check_model(message.model, "body.model")
         except InvalidRequestError as error:
             self.failures.append(Failure(received.message_id, error))
             return
@@ -175,7 +177,10 @@ class _Run:
                 continue
             try:
                 ranked = self._worker.embedder.rerank(
-                    query.query, [document.text for document in query.documents], top_n=query.top_n
+                    query.query,
+                    [document.text for document in query.documents],
+                    top_n=query.top_n,
+                    deadline=self._deadline,
                 )
             except EmbakeryError as error:
                 self._fail(work, error)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from embakery.errors import EmbakeryError, InvalidRequestError
+from embakery.embed import Deadline
+from embakery.errors import EmbakeryError, InvalidRequestError, NotFoundError
 from handlers import routes
-from handlers.http import Json, NotFoundError, Request, respond, respond_error
+from handlers.deadline import ContextDeadline
+from handlers.http import Json, Request, respond, respond_error
 from handlers.services import Services, services
-from handlers.telemetry import logger, metrics
+from handlers.telemetry import logger, metrics, record
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-Route = Callable[[Request, Services], Json]
+Route = Callable[[Request, Services, Deadline], Json]
 
 ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/v1/embeddings"): routes.embeddings,
@@ -24,13 +26,15 @@ ROUTES: dict[tuple[str, str], Route] = {
 }
 
 
-@logger.inject_lambda_context(clear_state=True)
-@metrics.log_metrics(capture_cold_start_metric=True, raise_on_empty_metrics=False)
-def handler(event: dict[str, Any], context: LambdaContext) -> Json:  # noqa: ARG001 - Powertools reads it
+# log_event=False: no environment variable may put texts into the log.
+@logger.inject_lambda_context(clear_state=True, log_event=False)
+@metrics.log_metrics(capture_cold_start_metric=True)
+def handler(event: dict[str, Any], context: LambdaContext) -> Json:
     """Answer one request."""
+    record({"Requests": 1})
     try:
         request = Request.from_event(event)
-        return respond(_route(request)(request, services()))
+        return respond(_route(request)(request, services(), ContextDeadline.of(context)))
     except InvalidRequestError as error:
         return respond_error(error)
     except EmbakeryError as error:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from embakery.errors import EmbakeryError, InvalidRequestError, RequestTooLargeError, UnavailableError
+from embakery.errors import EmbakeryError, InvalidRequestError, NotFoundError, RequestTooLargeError, UnavailableError
 
 Json = dict[str, Any]
 
@@ -72,12 +72,6 @@ def respond_error(error: EmbakeryError) -> Json:
         return _error(503, error, kind="server_error", param=None)
     # A caller can do nothing about it, and need not learn the names of our secrets: the log has them.
     return _error(500, EmbakeryError("internal error"), kind="server_error", param=None)
-
-
-class NotFoundError(InvalidRequestError):
-    """The caller's fault: no such route, method or model."""
-
-    code = "not_found"
 
 
 def _error(status: int, error: EmbakeryError, *, kind: str, param: str | None) -> Json:

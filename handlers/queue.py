@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embakery.worker import Received, Worker
+from handlers.deadline import ContextDeadline
 from handlers.services import services
 from handlers.telemetry import logger, metrics, record_batch
 
@@ -16,39 +16,20 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 
-# Kept back from the function's timeout for writing results and answering.
-_RESERVE_MILLISECONDS = 10_000
-_RESERVE_SHARE = 0.2
 
-
-@logger.inject_lambda_context(clear_state=True)
+# log_event=False: no environment variable may put texts into the log.
+@logger.inject_lambda_context(clear_state=True, log_event=False)
 @metrics.log_metrics(capture_cold_start_metric=True)
 def handler(event: Event, context: LambdaContext) -> Event:
     """Embed and rerank the messages of one batch; name those that must come again."""
     records = event["Records"]
-    outcome = _worker().process([_received(record) for record in records], deadline=ContextDeadline.of(context))
+    deadline = ContextDeadline.of(context)
+    outcome = _worker().process([_received(record) for record in records], deadline=deadline)
     record_batch(outcome, messages=len(records), cache=services().cache)
-    _hasten(records, outcome.hopeless_ids)
-    failed = _with_rest_of_group(records, outcome.failed_ids)
+    if not deadline.is_near():
+        _hasten(records, outcome.hopeless_ids)
+    failed = _with_rest_of_group(records, outcome.failed_ids, outcome.hopeless_ids)
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
-
-
-@dataclass(frozen=True, slots=True)
-class ContextDeadline:
-    """The function's own deadline, less what writing and answering take."""
-
-    context: LambdaContext
-    reserve_milliseconds: int
-
-    @classmethod
-    def of(cls, context: LambdaContext) -> ContextDeadline:
-        """Reserve a fifth of the time there is, ten seconds at most."""
-        share = int(context.get_remaining_time_in_millis() * _RESERVE_SHARE)
-        return cls(context, min(_RESERVE_MILLISECONDS, share))
-
-    def is_near(self) -> bool:
-        """Say whether only the reserve is left."""
-        return self.context.get_remaining_time_in_millis() <= self.reserve_milliseconds
 
 
 def _received(record: Event) -> Received:
@@ -61,16 +42,22 @@ def _worker() -> Worker:
     return Worker(ready.embedder, ready.cache, ready.destinations, ready.settings.tenant)
 
 
-def _with_rest_of_group(records: list[Event], failed: Collection[str]) -> list[str]:
-    """Add, on a FIFO queue, what follows a failure in its group: it must come again after it, not before."""
+def _with_rest_of_group(records: list[Event], failed: Collection[str], hopeless: Collection[str]) -> list[str]:
+    """Add, on a FIFO queue, what follows a failure in its group: it must come again after it, not before.
+
+    Not behind a hopeless message: that one never comes to anything, and would take its followers to the dead-letter
+    queue with it.
+    """
     broken_groups: set[str] = set()
     ids = []
     for record in records:
-        group = record["attributes"].get("MessageGroupId")
-        if record["messageId"] in failed and group is not None:
+        # Standard queues may name groups too (fair queues), but promise no order.
+        group = record["attributes"].get("MessageGroupId") if record["eventSourceARN"].endswith(".fifo") else None
+        message_id = record["messageId"]
+        if group is not None and message_id in failed and message_id not in hopeless:
             broken_groups.add(group)
-        if record["messageId"] in failed or group in broken_groups:
-            ids.append(record["messageId"])
+        if message_id in failed or group in broken_groups:
+            ids.append(message_id)
     return ids
 
 
@@ -102,6 +89,6 @@ def _queue_url(arn: str) -> str:
 
 @functools.cache
 def _sqs() -> Any:
-    import boto3
+    from storage.clients import CONVENIENCE, open_client
 
-    return boto3.client("sqs")
+    return open_client("sqs", CONVENIENCE)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from embakery.embed import EmbedCounts, Embedded
+from embakery.embed import Deadline, EmbedCounts, Embedded
 from embakery.errors import EmbakeryError, InvalidRequestError, RequestTooLargeError
-from embakery.messages import INPUT_TYPES
-from embakery.texts import check_truncate, json_type
+from embakery.texts import INPUT_TYPES, check_truncate, json_type
 from embakery.vectors import check_dimensions, cut_dimensions, to_base64
-from handlers.http import Json, NotFoundError, Request
+from handlers.http import Json, Request
 from handlers.services import Services
 from handlers.telemetry import record, record_embeddings
 
+# Lambda gives back 6 MB at most. A float32 in JSON, as a double, takes up to 24 bytes with its comma.
+_MAX_ANSWER_BYTES = 6_000_000
+_BYTES_PER_VALUE = {"float": 24.0, "base64": 16 / 3}
+_BYTES_PER_ITEM = 120
 
-def embeddings(request: Request, services: Services) -> Json:
+
+def embeddings(request: Request, services: Services, deadline: Deadline) -> Json:
     """POST /v1/embeddings, as OpenAI: input, dimensions, encoding_format. Ours: input_type, truncate."""
     body = request.json()
-    _check_model(body, services)
+    services.embedder.manifest.check_model(body.get("model"), "model")
     texts = _inputs(body.get("input"), services.settings.max_items)
     dimensions = _dimensions(body, services)
-    encoding = _choice(body, "encoding_format", ("float", "base64"))
+    encoding = _choice(body, "encoding_format", tuple(_BYTES_PER_VALUE))
+    _check_answer_size(len(texts), dimensions, encoding)
     counts = EmbedCounts()
     items = services.embedder.embed_items(
         texts,
@@ -29,6 +33,7 @@ def embeddings(request: Request, services: Services) -> Json:
         truncate=check_truncate(body.get("truncate", "END")),
         cache=services.cache,
         tenant=services.settings.tenant,
+        deadline=deadline,
         counts=counts,
     )
     good = _all_good(items, "input")
@@ -43,15 +48,17 @@ def embeddings(request: Request, services: Services) -> Json:
     }
 
 
-def rerank(request: Request, services: Services) -> Json:
+def rerank(request: Request, services: Services, deadline: Deadline) -> Json:
     """POST /v1/rerank, as Cohere and Jina: query, documents, top_n, return_documents."""
     body = request.json()
-    _check_model(body, services)
+    services.embedder.manifest.check_model(body.get("model"), "model")
     if not isinstance(body.get("query"), str):
         raise InvalidRequestError("query", f"must be a string, not {json_type(body.get('query'))}")
     texts = [_document_text(index, item) for index, item in enumerate(_items(body, "documents", services))]
-    ranked = services.embedder.rerank(body["query"], texts, top_n=body.get("top_n"))
-    wants_documents = body.get("return_documents", False) is True
+    wants_documents = body.get("return_documents", False)
+    if not isinstance(wants_documents, bool):
+        raise InvalidRequestError("return_documents", f"must be a boolean, not {json_type(wants_documents)}")
+    ranked = services.embedder.rerank(body["query"], texts, top_n=body.get("top_n"), deadline=deadline)
     record({"RerankRequests": 1, "RerankDocuments": len(texts)})
     return {
         "model": services.embedder.manifest.model_id,
@@ -64,7 +71,7 @@ def rerank(request: Request, services: Services) -> Json:
     }
 
 
-def models(_: Request, services: Services) -> Json:
+def models(_: Request, services: Services, __: Deadline) -> Json:
     """GET /v1/models, as OpenAI, with what a client must know to compare vectors."""
     manifest = services.embedder.manifest
     description = {
@@ -81,7 +88,7 @@ def models(_: Request, services: Services) -> Json:
     return {"object": "list", "data": [description]}
 
 
-def health(_: Request, services: Services) -> Json:
+def health(_: Request, services: Services, __: Deadline) -> Json:
     """GET /health: `degraded` answers without the cache, since this machine computes other bits than the bake's."""
     return {
         "status": "ok" if services.embedder.golden_matches else "degraded",
@@ -102,11 +109,12 @@ def _embedding(index: int, item: Embedded, dimensions: int, encoding: str) -> Js
     }
 
 
-def _check_model(body: Json, services: Services) -> None:
-    """A caller that names another model must not get this one's vectors."""
-    wanted, served = body.get("model"), services.embedder.manifest.model_id
-    if wanted is not None and wanted not in {served, served.rpartition("/")[2]}:
-        raise NotFoundError("model", f"this endpoint serves {served}")
+def _check_answer_size(items: int, dimensions: int, encoding: str) -> None:
+    """Refuse, before any work is done, what Lambda would refuse after it."""
+    fits = int(_MAX_ANSWER_BYTES / (dimensions * _BYTES_PER_VALUE[encoding] + _BYTES_PER_ITEM))
+    if items > fits:
+        advice = "" if encoding == "base64" else "; encoding_format base64 takes four times as many"
+        raise RequestTooLargeError("input", f"{items} items, an answer holds {fits} of them as {encoding}{advice}")
 
 
 def _inputs(value: object, limit: int) -> Sequence[object]:
@@ -146,7 +154,7 @@ def _dimensions(body: Json, services: Services) -> int:
 
 
 def _choice(body: Json, name: str, choices: Sequence[str]) -> str:
-    value: Any = body.get(name) or choices[0]
+    value = choices[0] if body.get(name) is None else body[name]
     if value not in choices:
         raise InvalidRequestError(name, f"must be {' or '.join(choices)}")
     return str(value)

@@ -99,10 +99,11 @@ def _cache_secret(settings: Settings) -> CacheSecret:
 
 
 def _secret(arn: str) -> str:
-    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from storage.clients import open_client
+
     try:
-        return str(boto3.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"])
+        return str(open_client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"])
     except (ClientError, BotoCoreError) as error:
         raise ConfigurationError(f"the secret {arn} cannot be read; check the function's role") from error

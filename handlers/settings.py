@@ -103,7 +103,7 @@ def _redis(env: Mapping[str, str]) -> RedisSettings | None:
 
 
 def _destinations(env: Mapping[str, str]) -> Mapping[str, str]:
-    raw = env.get("EMBAKERY_DESTINATIONS", "{}")
+    raw = env.get("EMBAKERY_DESTINATIONS") or "{}"
     try:
         parsed = json.loads(raw)
     except json.JSONDecodeError as error:

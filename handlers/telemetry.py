@@ -38,7 +38,7 @@ def record_batch(outcome: Outcome, *, messages: int, cache: VectorCache | None) 
 
 def record_embeddings(*, items: int, tokens: int, counts: EmbedCounts, cache: VectorCache | None) -> None:
     """Count one synchronous request for embeddings."""
-    record({"Requests": 1, "Texts": items, "Tokens": tokens, **_cache_figures(counts, cache)})
+    record({"Texts": items, "Tokens": tokens, **_cache_figures(counts, cache)})
 
 
 def record(figures: dict[str, int]) -> None:

@@ -151,7 +151,8 @@ class EventSourceMapping:
             return False
         if not batch:
             return True
-        with self._groups.held({message.group_id for message in batch if message.group_id}):
+        groups = {message.group_id for message in batch if message.group_id} if self.settings.is_fifo else set()
+        with self._groups.held(groups):
             return self._deliver(batch)
 
     def _deliver(self, batch: Sequence[Message]) -> bool:

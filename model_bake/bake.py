@@ -29,7 +29,7 @@ from embakery.artifact import (
     file_facts,
     space_id,
 )
-from embakery.engines.onnx import OnnxEngine
+from embakery.engines.onnx import CONTRACT, OnnxEngine
 from embakery.errors import ConfigurationError, EncodingError
 from embakery.texts import TextTokenizer
 from model_bake import certify
@@ -41,8 +41,6 @@ from model_bake.spec import EncoderSpec, read_spec
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-CONTRACT = "onnxruntime/exact-length-groups/1"
 
 Report = Callable[[str], None]
 
@@ -120,7 +118,7 @@ def _measure(
     tokenizer = TextTokenizer(folder / TOKENIZER, max_tokens=spec.max_tokens, prompts=spec.prompts)
     texts = certify.sample_texts()
     ids = certify.token_ids(tokenizer, texts)
-    reference = certify.reference_vectors(original, texts, spec.prompts.get("document", ""))
+    reference = certify.reference_vectors(original, texts)
     with tempfile.TemporaryDirectory(prefix="embakery-fp32-") as scratch:
         fp32 = Path(scratch) / ENCODER
         onnx.save(exported, fp32)
@@ -147,6 +145,7 @@ def _manifest(source: ModelSource, spec: EncoderSpec, folder: Path) -> Manifest:
         space_id=space_id(
             encoder_sha256=files[ENCODER].sha256,
             tokenizer_sha256=files[TOKENIZER].sha256,
+            golden_sha256=files[GOLDEN].sha256,
             max_tokens=spec.max_tokens,
             pooling=spec.pooling,
             normalize=spec.normalize,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SEED = 20261123
 TEXTS = 300
-# Below this the graph is wrong, not merely rounded: another pooling, a lost layer, a wrong prompt.
+# Above this the graph is wrong, not merely rounded: another pooling, a lost layer, a wrong prompt.
 EXPORT_TOLERANCE = 1e-4
 
 # What the golden vectors are made of. Short, long, cased, accented, not Latin: each takes another path.
@@ -47,9 +47,11 @@ def token_ids(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[TokenIds]:
     return [item.ids for item in tokenized if isinstance(item, TokenizedText)]
 
 
-def reference_vectors(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> Vectors:
-    """Return the original's vectors, float32 (n, dim), under the prompt for documents."""
-    vectors = model.encode(list(texts), prompt=prompt or None, convert_to_numpy=True, show_progress_bar=False)
+def reference_vectors(model: SentenceTransformer, texts: Sequence[str]) -> Vectors:
+    """Return the original's own vectors for documents, float32 (n, dim), whole even where the model would cut them."""
+    vectors = model.encode_document(
+        list(texts), convert_to_numpy=True, show_progress_bar=False, truncate_dim=model[1].pooling_output_dimension
+    )
     return np.asarray(vectors, dtype=np.float32)
 
 

@@ -28,9 +28,11 @@ class ModelSource:
 
 def find_model(model: str, *, revision: str | None = None) -> ModelSource:
     """Find a model by name. Raises ConfigurationError or DigestMismatchError."""
+    folder = Path(model)
+    if revision is not None and (model == DEFAULT_MODEL or folder.is_dir()):
+        raise ConfigurationError("--revision: only a hub model has revisions")
     if model == DEFAULT_MODEL:
         return _default_model()
-    folder = Path(model)
     if folder.is_dir():
         return ModelSource(str(folder), folder.resolve().name, None, None)
     if model.startswith((".", "/", "~")):

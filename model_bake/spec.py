@@ -42,7 +42,7 @@ def read_spec(model: SentenceTransformer) -> EncoderSpec:
     return EncoderSpec(
         pooling=_pooling(pooling),
         normalize=names[-1] == "Normalize",
-        dimensions=_dimensions(model),
+        dimensions=_dimensions(model, pooling),
         max_tokens=_max_tokens(transformer),
         prompts=prompts,
     )
@@ -55,11 +55,9 @@ def _pooling(pooling: Any) -> str:
     return str(mode)
 
 
-def _dimensions(model: SentenceTransformer) -> tuple[int, ...]:
-    full = model.get_embedding_dimension()
-    if full is None:
-        raise ConfigurationError("the model does not say how long its vectors are")
-    cut = model.truncate_dim
+def _dimensions(model: SentenceTransformer, pooling: Any) -> tuple[int, ...]:
+    """The full length, and the shorter one that the model's configuration cuts its vectors to, if any (Matryoshka)."""
+    full, cut = int(pooling.pooling_output_dimension), model.truncate_dim
     return (full,) if cut is None or cut >= full else (full, cut)
 
 
@@ -67,10 +65,7 @@ def _max_tokens(transformer: Any) -> int:
     """The model's limit, never above the positions it was trained with."""
     config = transformer.auto_model.config
     positions = getattr(config, "max_position_embeddings", None)
-    # RoBERTa counts positions from padding_idx + 1.
-    offset = (
-        (config.pad_token_id or 0) + 1 if config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet"} else 0
-    )
+    offset = (config.pad_token_id or 0) + 1 if config.model_type in _OFFSET_POSITIONS else 0
     limits = [limit for limit in (transformer.max_seq_length, positions and positions - offset) if limit]
     if not limits:
         raise ConfigurationError("the model does not say how many tokens it takes")
@@ -78,11 +73,14 @@ def _max_tokens(transformer: Any) -> int:
 
 
 def _prompts(model: SentenceTransformer) -> dict[str, str]:
-    """Map the model's prompts to input types. A default prompt stands for a type that has none of its own."""
-    named = {name: prompt for name, prompt in (model.prompts or {}).items() if prompt}
+    """Map the model's prompts to input types, by the names that encode_query and encode_document look for.
+
+    An empty prompt is one: only a type without any name falls back to the default prompt.
+    """
+    named = model.prompts or {}
     default = named.get(model.default_prompt_name or "", "")
     prompts = {
         "query": named.get("query", default),
-        "document": named.get("document", named.get("passage", default)),
+        "document": next((named[name] for name in ("document", "passage", "corpus") if name in named), default),
     }
     return {name: prompt for name, prompt in prompts.items() if prompt}

@@ -13,8 +13,7 @@ from embakery.results import ResultStore
 
 def open_store(name: str, url: str) -> ResultStore:
     """Open the store of one destination. Raises ConfigurationError. boto3's clients are made on the way, by need."""
-    import boto3
-
+    from storage.clients import open_client
     from storage.dynamodb import DynamoDBStore
     from storage.s3 import S3Store
     from storage.sqs import SqsStore
@@ -23,9 +22,9 @@ def open_store(name: str, url: str) -> ResultStore:
     bucket, _, prefix = rest.partition("/")
     if scheme == "s3" and bucket:
         folder = f"{prefix.rstrip('/')}/" if prefix else ""
-        return S3Store(boto3.client("s3"), bucket=bucket, prefix=folder)
+        return S3Store(open_client("s3"), bucket=bucket, prefix=folder)
     if scheme == "dynamodb" and rest:
-        return DynamoDBStore(boto3.client("dynamodb"), table=rest)
+        return DynamoDBStore(open_client("dynamodb"), table=rest)
     if scheme in {"sqs+http", "sqs+https"} and rest:
-        return SqsStore(boto3.client("sqs"), queue_url=url.removeprefix("sqs+"))
+        return SqsStore(open_client("sqs"), queue_url=url.removeprefix("sqs+"))
     raise ConfigurationError(f"destination {name}: its URL must begin with s3://, dynamodb:// or sqs+https://")

@@ -36,13 +36,12 @@ class SqsStore:
     def write(self, results: Sequence[Result]) -> list[WriteOutcome]:
         """Send every result. Raises StoreUnavailableError if none could be sent."""
         entries = [self._entry(index, result) for index, result in enumerate(results)]
-        outcomes = [WriteOutcome.WRITTEN] * len(results)
+        refused: dict[str, str] = {}
         for batch in _batches(entries):
-            for failed in self._send(batch):
-                outcomes[int(failed)] = WriteOutcome.FAILED
-        if results and all(outcome is WriteOutcome.FAILED for outcome in outcomes):
-            raise StoreUnavailableError("sqs took no message")
-        return outcomes
+            refused |= self._send(batch)
+        if results and len(refused) == len(results):
+            raise StoreUnavailableError(f"sqs took no message: {refused['0']}")
+        return [WriteOutcome.FAILED if entry["Id"] in refused else WriteOutcome.WRITTEN for entry in entries]
 
     def _entry(self, index: int, result: Result) -> SendMessageBatchRequestEntryTypeDef:
         dedup_id = deduplication_id(result)
@@ -57,13 +56,15 @@ class SqsStore:
             entry["MessageGroupId"] = hashlib.sha256(f"{result.tenant}#{result.id}".encode()).hexdigest()
         return entry
 
-    def _send(self, batch: list[SendMessageBatchRequestEntryTypeDef]) -> list[str]:
-        """Send a batch and return the ids of the entries that SQS did not take."""
+    def _send(self, batch: list[SendMessageBatchRequestEntryTypeDef]) -> dict[str, str]:
+        """Send a batch and return the ids of the entries that SQS did not take, with its reasons."""
         try:
             answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=batch)
-        except (ClientError, BotoCoreError):
-            return [entry["Id"] for entry in batch]
-        return [failure["Id"] for failure in answer.get("Failed", [])]
+        except ClientError as error:
+            return {entry["Id"]: error.response["Error"]["Code"] for entry in batch}
+        except BotoCoreError as error:
+            return {entry["Id"]: type(error).__name__ for entry in batch}
+        return {failure["Id"]: failure["Code"] for failure in answer.get("Failed", [])}
 
 
 def deduplication_id(result: Result) -> str:

@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from embakery.errors import ArtifactError
+from embakery.errors import ArtifactError, EncodingError
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
 
 # Measured on two cores: 512 tokens keep a chunk's activations in L2; from 1024 on it is slower, and memory grows.
 CHUNK_TOKENS = 512
+
+# Names the numeric rules that this engine keeps; whoever changes a vector's bits changes it, and with it the space.
+CONTRACT = "onnxruntime/exact-length-groups/1"
 
 _Run = Callable[[Sequence[TokenIds]], Vectors]
 
@@ -79,7 +82,10 @@ class OnnxEngine:
         feed = {"input_ids": ids}
         if "token_type_ids" in self._inputs:
             feed["token_type_ids"] = np.zeros_like(ids)
-        (value,) = self._session.run([output], feed)
+        try:
+            (value,) = self._session.run([output], feed)
+        except Exception as error:  # onnxruntime's errors share no public base class
+            raise EncodingError(f"onnxruntime failed on {ids.shape[0]} texts of {ids.shape[1]} tokens") from error
         return np.asarray(value, dtype=np.float32)
 
 

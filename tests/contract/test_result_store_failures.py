@@ -72,7 +72,7 @@ class FakeSqs:
         if error is not None:
             raise error
         self.bodies += [entry["MessageBody"] for entry in Entries]
-        failed = [{"Id": entry["Id"]} for entry in Entries if entry["Id"] in self.refused]
+        failed = [{"Id": entry["Id"], "Code": "InternalError"} for entry in Entries if entry["Id"] in self.refused]
         return {"Failed": failed} if failed else {}
 
 

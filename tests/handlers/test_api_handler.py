@@ -68,6 +68,15 @@ def test_a_long_text_says_that_it_was_truncated(system: LocalSystem) -> None:
     assert (status, answer["error"]["param"]) == (413, "input[1]")
 
 
+def test_the_largest_answers_fit_into_what_lambda_gives_back(system: LocalSystem) -> None:
+    for encoding, items in (("float", 642), ("base64", 2048)):
+        texts = [f"text number {number}" for number in range(items)]
+        made = api_event("POST", "/v1/embeddings", json.dumps({"input": texts, "encoding_format": encoding}))
+        response = system.parts.api_function.invoke(made, wait_seconds=30)
+        assert response["statusCode"] == 200
+        assert len(json.dumps(response)) < 6 * 1024 * 1024
+
+
 def test_rerank(system: LocalSystem, embedder: Embedder) -> None:
     status, answer = call(system, event("api-rerank"))
     assert status == 200
@@ -106,6 +115,9 @@ def test_health_and_models(system: LocalSystem, embedder: Embedder) -> None:
         ({"input": "x", "dimensions": 7}, 400, "dimensions"),
         ({"input": "x", "dimensions": True}, 400, "dimensions"),
         ({"input": "x", "encoding_format": "hex"}, 400, "encoding_format"),
+        ({"input": "x", "encoding_format": 0}, 400, "encoding_format"),
+        ({"input": ["x"] * 1000}, 413, "input"),
+        ({"input": "x", "model": []}, 404, "model"),
         ({"input": "x", "input_type": "poem"}, 400, "input_type"),
         ({"input": "x", "truncate": "MIDDLE"}, 400, "truncate"),
         ({"input": "x", "model": "text-embedding-3-small"}, 404, "model"),
@@ -130,6 +142,7 @@ def test_a_bad_request_for_embeddings_names_field_and_item(
         ({"query": " ", "documents": ["fine"]}, "query"),
         ({"query": "x", "documents": ["fine"], "top_n": 0}, "top_n"),
         ({"query": "x", "documents": ["fine"], "top_n": "2"}, "top_n"),
+        ({"query": "x", "documents": ["fine"], "return_documents": "yes"}, "return_documents"),
     ],
 )
 def test_a_bad_request_for_a_ranking_names_field_and_item(system: LocalSystem, content: Any, field: str) -> None:

@@ -50,6 +50,12 @@ def test_inspect_embed_and_rerank(default_artifact: Path) -> None:
         (("bake", "./nowhere", "--out", "build/never"), 3, "./nowhere: no such folder"),
         (("bake", "all-MiniLM-L6-v2", "--out", "embakery"), 3, "embakery: is there already and not empty"),
         (("local", "--artifact", "nowhere"), 4, "nowhere: no manifest.json can be read there"),
+        (("enqueue", "README.md", "--queue-url", "x"), 2, "line 1: is not valid JSON"),
+        (
+            ("bake", "all-MiniLM-L6-v2", "--revision", "main", "--out", "build/never"),
+            3,
+            "only a hub model has revisions",
+        ),
     ],
 )
 def test_a_failure_is_one_line_and_a_code_of_its_kind(
@@ -59,6 +65,16 @@ def test_a_failure_is_one_line_and_a_code_of_its_kind(
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_aws_says_is_one_line_too(system: LocalSystem) -> None:
+    env = aws_environment(system.endpoints["aws"])
+    done = embakery(
+        "enqueue", "-", "--queue-url", "https://nowhere/1/absent", stdin='{"id": "a", "text": "b"}\n', env=env
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("embakery: ")
 
 
 def test_enqueue_sends_json_lines(system: LocalSystem) -> None:

@@ -245,18 +245,19 @@ def words(letter: str, count: int) -> str:
 
 
 def test_the_first_round_always_runs_and_the_rest_gives_deadline_errors(long: Tiny) -> None:
-    """Two texts of 5,000 tokens do not fit one round of 8,192; the longer goes first."""
+    """Two texts of 5,000 tokens do not fit one round of 8,192; the first to come goes first."""
     cache = make_cache(long.embedder, FakeBackend())
     counts = EmbedCounts()
     texts = [words("a", 4900), words("b", 5000), "", words("a", 4900)]
     first, second, third, fourth = long.embedder.embed_items(
         texts, cache=cache, deadline=FakeDeadline(rounds=0), counts=counts
     )
-    assert type(error_of(first)) is type(error_of(fourth)) is DeadlineExceededError
-    assert isinstance(second, Embedded)
+    assert isinstance(first, Embedded)
+    assert isinstance(fourth, Embedded)
+    assert type(error_of(second)) is DeadlineExceededError
     assert type(error_of(third)) is InvalidRequestError
-    assert [[ids[1] for ids in batch] for batch in long.engine.encoded] == [[4]]
-    assert (counts.from_cache, counts.not_from_cache) == (0, 1)
+    assert [[ids[1] for ids in batch] for batch in long.engine.encoded] == [[3]]
+    assert (counts.from_cache, counts.not_from_cache) == (0, 2)
 
 
 def test_a_batch_that_comes_again_gets_further_each_time(long: Tiny) -> None:
@@ -278,7 +279,44 @@ def test_work_stops_at_the_round_in_which_the_deadline_comes_near(long: Tiny) ->
 
 def test_short_texts_share_a_round(long: Tiny) -> None:
     long.embedder.embed_items(["a", words("b", 5000), "b", words("c", 3000)], deadline=FakeDeadline(rounds=0))
-    assert [[len(ids) for ids in batch] for batch in long.engine.encoded] == [[5002, 3002, 3, 3]]
+    assert [[len(ids) for ids in batch] for batch in long.engine.encoded] == [[3, 5002, 3, 3002]]
+
+
+def test_a_round_that_is_done_is_remembered_though_a_later_one_kills_the_process(long: Tiny) -> None:
+    backend = FakeBackend()
+    cache = make_cache(long.embedder, backend)
+    long.engine.dies_at_batch = 1
+    with pytest.raises(MemoryError):
+        long.embedder.embed_items([words("a", 5000), words("b", 5000)], cache=cache)
+    long.engine.dies_at_batch = None
+    items = long.embedder.embed_items([words("a", 5000), words("b", 5000)], cache=cache)
+    assert [item.cached for item in items if isinstance(item, Embedded)] == [True, False]
+
+
+def test_a_text_that_the_engine_cannot_take_fails_alone(long: Tiny) -> None:
+    expected = long.embedder.embed(["a", "b"])
+    first, second, third = long.embedder.embed_items(["a", "a refused b", "b"])
+    assert isinstance(first, Embedded)
+    assert isinstance(third, Embedded)
+    assert np.stack([first.vector, third.vector]).tobytes() == expected.tobytes()
+    assert type(error_of(second)) is EncodingError
+
+
+def test_one_string_is_not_a_sequence_of_texts(long: Tiny) -> None:
+    with pytest.raises(InvalidRequestError, match="not one string"):
+        long.embedder.embed("hello")
+
+
+def test_an_unknown_input_type_is_refused(long: Tiny) -> None:
+    with pytest.raises(InvalidRequestError, match="input_type: must be document or query"):
+        long.embedder.embed(["a"], input_type="querry")
+
+
+def test_a_ranking_stops_at_the_deadline(long: Tiny) -> None:
+    documents = [words(letter, 5000) for letter in "ab"]
+    assert len(long.embedder.rerank("a", documents, deadline=FakeDeadline(rounds=1))) == 2
+    with pytest.raises(DeadlineExceededError):
+        long.embedder.rerank("a", documents, deadline=FakeDeadline(rounds=0))
 
 
 # Golden vectors

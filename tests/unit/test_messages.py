@@ -102,7 +102,7 @@ def test_a_rerank_message() -> None:
 
 
 def test_an_openai_batch_line_with_one_input_keeps_its_custom_id() -> None:
-    assert parse(openai_body("hello")) == EmbedMessage((Document("line-1", "hello"),))
+    assert parse(openai_body("hello")) == EmbedMessage((Document("line-1", "hello"),), model="m")
 
 
 def test_an_openai_batch_line_with_several_inputs_numbers_them_by_place() -> None:

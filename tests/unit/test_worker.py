@@ -285,9 +285,31 @@ def test_past_the_deadline_the_first_round_is_written_and_the_rest_comes_again(
     tiny = make_tiny(tmp_path / "long", max_tokens=6000)
     long = [embed_body(doc(id_, " ".join(["a"] * length))) for id_, length in (("short", 4000), ("long", 5000))]
     outcome = process(make_worker(tiny, {"default": store}), *long, rounds=0)
-    assert store.ids == ["long"]
+    assert store.ids == ["short"]
     assert [type(failure.error) for failure in outcome.failures] == [DeadlineExceededError]
-    assert (outcome.failed_ids, outcome.hopeless_ids) == (("m0",), frozenset())
+    assert (outcome.failed_ids, outcome.hopeless_ids) == (("m1",), frozenset())
+
+
+def test_at_the_deadline_whole_messages_are_done_and_whole_messages_come_again(
+    tmp_path: Path, store: FakeStore
+) -> None:
+    tiny = make_tiny(tmp_path / "long", max_tokens=6000)
+    bodies = [
+        embed_body(
+            doc(f"long-{number}", " ".join("a" * (3990 - number))), doc(f"short-{number}", " ".join("b" * number))
+        )
+        for number in range(1, 5)
+    ]
+    outcome = process(make_worker(tiny, {"default": store}), *bodies, rounds=0)
+    assert store.ids == ["long-1", "short-1", "long-2", "short-2"]
+    assert outcome.failed_ids == ("m2", "m3")
+
+
+def test_an_openai_batch_line_that_asks_for_another_model_is_refused(tiny: Tiny, store: FakeStore) -> None:
+    line = {"custom_id": "line", "url": "/v1/embeddings", "body": {"model": "text-embedding-3-large", "input": "a"}}
+    outcome = process(make_worker(tiny, {"default": store}), json.dumps(line))
+    assert [failure.error.code for failure in outcome.failures] == ["not_found"]
+    assert store.ids == []
 
 
 def test_on_a_machine_of_other_bits_nothing_is_done(tmp_path: Path, store: FakeStore) -> None:

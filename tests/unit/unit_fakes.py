@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from embakery.artifact import Artifact, EngineFacts, Golden, Manifest, file_facts, space_id
 from embakery.cache import Key
 from embakery.embed import Embedder
-from embakery.errors import CacheUnavailableError, StoreUnavailableError
+from embakery.errors import CacheUnavailableError, EncodingError, StoreUnavailableError
 from embakery.results import Result, WriteOutcome
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
@@ -31,6 +31,7 @@ VOCABULARY = {
     "query:": 8,
     "nan": 9,
     "zero": 10,
+    "refused": 11,
 }
 DIMENSION = 4
 FACTS = EngineFacts(name="onnx", contract="fake/1", quantization="none")
@@ -60,8 +61,13 @@ class FakeEngine:
     name: str = "fake"
     encoded: list[list[TokenIds]] = field(default_factory=list)
     closed: bool = False
+    dies_at_batch: int | None = None
 
     def encode(self, batch: Sequence[TokenIds]) -> Vectors:
+        if len(self.encoded) == self.dies_at_batch:
+            raise MemoryError
+        if any(VOCABULARY["refused"] in ids for ids in batch):
+            raise EncodingError("refused")
         self.encoded.append(list(batch))
         return np.stack([self.vector(ids) for ids in batch])
 
@@ -106,6 +112,7 @@ def write_artifact(
         space_id=space_id(
             encoder_sha256=files["encoder.onnx"].sha256,
             tokenizer_sha256=files["tokenizer.json"].sha256,
+            golden_sha256=files["golden.npz"].sha256,
             max_tokens=max_tokens,
             pooling="mean",
             normalize=False,

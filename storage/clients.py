@@ -1,0 +1,19 @@
+"""boto3 clients with an end: its defaults wait a minute to connect and a minute to answer, a function must not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.config import Config
+
+# A store's write is worth a second try within the reserve that the handlers keep.
+STORE = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
+# A convenience is worth one.
+CONVENIENCE = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
+
+
+def open_client(service: Any, config: Config = STORE) -> Any:
+    """Open a client of an AWS service, by boto3's name for it."""
+    import boto3  # .25 s: only where it is used
+
+    return boto3.client(service, config=config)
