@@ -92,23 +92,33 @@ class TextTokenizer:
         # The prompt alone comes along: a text that adds nothing to it must not be answered with the prompt's vector.
         batch = [prompt, *(prompt + text for text in texts)]
         nothing, *encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-        return [self._finish(encoding, nothing.ids, truncate) for encoding in encodings]
+        return [self._finish(encoding, nothing, truncate) for encoding in encodings]
 
     def _finish(
-        self, encoding: Encoding, nothing: Sequence[int], truncate: Truncate
+        self, encoding: Encoding, nothing: Encoding, truncate: Truncate
     ) -> TokenizedText | InvalidRequestError:
         room = self._max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=False)
         length = len(encoding.ids)
-        if encoding.ids == nothing:
+        if encoding.ids == nothing.ids:
             return InvalidRequestError("", "holds nothing that the model's tokenizer knows")
         if length > room:
             if truncate == "NONE":
                 total = length + self._max_tokens - room
                 return RequestTooLargeError("", f"{total} tokens, the model takes {self._max_tokens}")
-            encoding.truncate(room, direction="right" if truncate == "END" else "left")
+            encoding = _cut(encoding, nothing, room, truncate)
         final = self._tokenizer.post_process(encoding, None, add_special_tokens=True)
         special = tuple(bool(flag) for flag in final.special_tokens_mask)
         return TokenizedText(tuple(final.ids), special, truncated=length > room)
+
+
+def _cut(encoding: Encoding, prompt: Encoding, room: int, truncate: Truncate) -> Encoding:
+    """Cut to `room` tokens. At the start it is the text that is cut: without its prompt it would be another input."""
+    if truncate == "END":
+        encoding.truncate(room, direction="right")
+        return encoding
+    left = room - len(prompt.ids)
+    encoding.truncate(left if left > 0 else room, direction="left")
+    return Encoding.merge([prompt, encoding], growing_offsets=True) if left > 0 else encoding
 
 
 def check_truncate(value: object) -> Truncate:

@@ -103,6 +103,11 @@ def test_start_cuts_off_the_start(tokenizer: TextTokenizer) -> None:
     assert one(tokenizer, "a b c d e", truncate="START") == cut
 
 
+def test_start_leaves_the_prompt(tokenizer: TextTokenizer) -> None:
+    (item,) = tokenizer.tokenize(["a b c d e"], input_type="query", truncate="START")
+    assert item == TokenizedText((CLS, QUERY, D, E, SEP), (True, False, False, False, True), truncated=True)
+
+
 def test_none_gives_an_error_that_counts_every_token(tokenizer: TextTokenizer) -> None:
     error = one(tokenizer, "a b c d e", truncate="NONE")
     assert isinstance(error, RequestTooLargeError)
