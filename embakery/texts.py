@@ -94,9 +94,7 @@ class TextTokenizer:
         nothing, *encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
         return [self._finish(encoding, nothing, truncate) for encoding in encodings]
 
-    def _finish(
-        self, encoding: Encoding, nothing: Encoding, truncate: Truncate
-    ) -> TokenizedText | InvalidRequestError:
+    def _finish(self, encoding: Encoding, nothing: Encoding, truncate: Truncate) -> TokenizedText | InvalidRequestError:
         room = self._max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=False)
         length = len(encoding.ids)
         if encoding.ids == nothing.ids:
