@@ -1,4 +1,4 @@
-"""The commands, but for the demo."""
+"""The commands."""
 
 from __future__ import annotations
 
@@ -155,6 +155,15 @@ def local(artifact: Path, http_port: int, engine: str, threads: int, show_exampl
         if show_examples:
             click.echo(_examples(system.endpoints))
         system.serve_until_interrupted()
+
+
+@click.command()
+@click.option("--documents", type=click.IntRange(min=10), default=1500, show_default=True, help="How many to embed.")
+def demo(documents: int) -> None:
+    """Bake, start everything here, embed real documents through the queue, query and rerank them."""
+    from cli.demo import run_demo
+
+    run_demo(documents)
 
 
 def _examples(endpoints: dict[str, str]) -> str:

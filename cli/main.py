@@ -6,8 +6,7 @@ import sys
 
 import click
 
-from cli.commands import bake, embed, enqueue, inspect, local, rerank
-from cli.demo_command import demo
+from cli.commands import bake, demo, embed, enqueue, inspect, local, rerank
 from embakery import __version__
 from embakery.errors import ArtifactError, ConfigurationError, EmbakeryError, InvalidRequestError
 

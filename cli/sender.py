@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embakery.errors import RequestTooLargeError, StoreUnavailableError
+from storage.batches import batches
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 # SQS takes 1 MiB, for one message and for a batch of ten alike.
 MAX_MESSAGE_BYTES = 1024 * 1024
+# The rest of a message: version, destination, job.
+_MAX_DOCUMENTS_BYTES = MAX_MESSAGE_BYTES - 1024
 DOCUMENTS_PER_MESSAGE = 10
 _MESSAGES_PER_BATCH = 10
 _ATTEMPTS = 5
@@ -44,7 +47,9 @@ def send_documents(
 ) -> int:
     """Send documents; returns how many. Raises StoreUnavailableError when SQS refuses a message for good."""
     messages = [_pack(part, destination, job_id) for part in _split(documents)]
-    for batch in _batches(messages):
+    for batch in batches(
+        messages, size=lambda message: message.size, max_items=_MESSAGES_PER_BATCH, max_bytes=MAX_MESSAGE_BYTES
+    ):
         _send(client, queue_url, batch)
         on_sent(sum(message.documents for message in batch))
     return len(documents)
@@ -52,19 +57,18 @@ def send_documents(
 
 def _split(documents: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
     """Yield documents by tens, fewer where their texts are long."""
-    part: list[Mapping[str, Any]] = []
-    size = 0
-    for index, document in enumerate(documents):
-        length = len(json.dumps(document, ensure_ascii=False).encode()) + 2
-        if length > MAX_MESSAGE_BYTES - 1024:
-            raise RequestTooLargeError(f"documents[{index}]", f"{length} bytes, a message holds {MAX_MESSAGE_BYTES}")
-        if part and (len(part) == DOCUMENTS_PER_MESSAGE or size + length > MAX_MESSAGE_BYTES - 1024):
-            yield part
-            part, size = [], 0
-        part.append(document)
-        size += length
-    if part:
-        yield part
+    sizes = [_size(index, document) for index, document in enumerate(documents)]
+    for part in batches(
+        range(len(documents)), size=sizes.__getitem__, max_items=DOCUMENTS_PER_MESSAGE, max_bytes=_MAX_DOCUMENTS_BYTES
+    ):
+        yield [documents[index] for index in part]
+
+
+def _size(index: int, document: Mapping[str, Any]) -> int:
+    length = len(json.dumps(document, ensure_ascii=False).encode()) + 2
+    if length > _MAX_DOCUMENTS_BYTES:
+        raise RequestTooLargeError(f"documents[{index}]", f"{length} bytes, a message holds {MAX_MESSAGE_BYTES}")
+    return length
 
 
 def _pack(documents: list[Mapping[str, Any]], destination: str, job_id: str | None) -> Packed:
@@ -72,18 +76,6 @@ def _pack(documents: list[Mapping[str, Any]], destination: str, job_id: str | No
     if job_id is not None:
         message["job_id"] = job_id
     return Packed(json.dumps(message, ensure_ascii=False), len(documents))
-
-
-def _batches(messages: Sequence[Packed]) -> Iterator[list[Packed]]:
-    batch: list[Packed] = []
-    for message in messages:
-        size = sum(other.size for other in batch) + message.size
-        if batch and (len(batch) == _MESSAGES_PER_BATCH or size > MAX_MESSAGE_BYTES):
-            yield batch
-            batch = []
-        batch.append(message)
-    if batch:
-        yield batch
 
 
 def _send(client: SQSClient, queue_url: str, batch: list[Packed]) -> None:

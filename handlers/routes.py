@@ -83,7 +83,7 @@ def models(_: Request, services: Services, __: Deadline) -> Json:
         "max_tokens": manifest.max_tokens,
         "space_id": manifest.space_id,
         "engine": services.embedder.engine.name,
-        "certificate": services.certificate,
+        "certificate": services.embedder.certificate,
     }
     return {"object": "list", "data": [description]}
 

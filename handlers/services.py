@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embakery.cache import CacheSecret, VectorCache
 from embakery.embed import Embedder
@@ -25,7 +25,6 @@ class Services:
     settings: Settings
     embedder: Embedder
     cache: VectorCache | None
-    certificate: Mapping[str, Any]
     destinations: dict[str, Callable[[], ResultStore]]
 
 
@@ -40,7 +39,6 @@ def services() -> Services:
         settings=settings,
         embedder=embedder,
         cache=_open_cache(settings, embedder),
-        certificate=embedder.certificate,
         destinations=_destinations(settings),
     )
 
@@ -65,7 +63,7 @@ def _open_cache(settings: Settings, embedder: Embedder) -> VectorCache | None:
 
     return VectorCache(
         RedisBackend(settings.redis.url, credentials=_credentials(settings.redis)),
-        secret=_cache_secret(settings),
+        secret=_cache_secret(settings.redis),
         space_id=embedder.manifest.space_id,
         dimension=embedder.manifest.dimension,
         ttl_seconds=settings.cache_ttl_seconds,
@@ -90,12 +88,10 @@ def _credentials(redis: RedisSettings) -> CredentialProvider | None:
     return None
 
 
-def _cache_secret(settings: Settings) -> CacheSecret:
-    if settings.cache_secret is not None:
-        return settings.cache_secret
-    if settings.cache_secret_arn is None:
-        raise ConfigurationError("EMBAKERY_REDIS_URL needs EMBAKERY_CACHE_SECRET_ARN or EMBAKERY_CACHE_SECRET")
-    return CacheSecret(_secret(settings.cache_secret_arn).encode())
+def _cache_secret(redis: RedisSettings) -> CacheSecret:
+    if isinstance(redis.cache_secret, CacheSecret):
+        return redis.cache_secret
+    return CacheSecret(_secret(redis.cache_secret.arn).encode())
 
 
 def _secret(arn: str) -> str:

@@ -15,10 +15,21 @@ from embakery.texts import TextLimits
 
 
 @dataclass(frozen=True, slots=True)
+class SecretArn:
+    """Where Secrets Manager keeps a secret."""
+
+    arn: str
+
+
+@dataclass(frozen=True, slots=True)
 class RedisSettings:
-    """How to reach Redis or Valkey (>= 6): with nothing, a user's password, or ElastiCache IAM tokens (`iam_*`)."""
+    """How to reach Redis or Valkey (>= 6): with nothing, a user's password, or ElastiCache IAM tokens (`iam_*`).
+
+    cache_secret: what keys and values are authenticated with, or where it is kept.
+    """
 
     url: str
+    cache_secret: CacheSecret | SecretArn
     username: str | None
     password_secret_arn: str | None
     iam_cache_name: str | None
@@ -35,8 +46,6 @@ class Settings:
     threads: int
     tenant: str
     redis: RedisSettings | None
-    cache_secret: CacheSecret | None
-    cache_secret_arn: str | None
     cache_ttl_seconds: int
     destinations: Mapping[str, str]
     text_limits: TextLimits
@@ -45,18 +54,12 @@ class Settings:
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Read the settings. Raises ConfigurationError naming the variable to mend."""
-        redis = _redis(env)
-        secret, secret_arn = _text(env, "EMBAKERY_CACHE_SECRET"), _text(env, "EMBAKERY_CACHE_SECRET_ARN")
-        if redis is not None and secret is None and secret_arn is None:
-            raise ConfigurationError("EMBAKERY_REDIS_URL needs EMBAKERY_CACHE_SECRET or EMBAKERY_CACHE_SECRET_ARN")
         return cls(
             artifact=Path(env.get("EMBAKERY_ARTIFACT", "/opt/artifact")),
             engine=env.get("EMBAKERY_ENGINE", "auto"),
             threads=_integer(env, "EMBAKERY_THREADS", default=os.cpu_count() or 1),
             tenant=_tenant(env),
-            redis=redis,
-            cache_secret=None if secret is None else CacheSecret(secret.encode()),
-            cache_secret_arn=secret_arn,
+            redis=_redis(env),
             cache_ttl_seconds=_integer(env, "EMBAKERY_CACHE_TTL_SECONDS", default=30 * 24 * 3600),
             destinations=_destinations(env),
             text_limits=TextLimits(max_characters=_integer(env, "EMBAKERY_MAX_CHARACTERS", default=200_000)),
@@ -94,12 +97,22 @@ def _redis(env: Mapping[str, str]) -> RedisSettings | None:
         return None
     return RedisSettings(
         url=url,
+        cache_secret=_cache_secret(env),
         username=_text(env, "EMBAKERY_REDIS_USERNAME"),
         password_secret_arn=_text(env, "EMBAKERY_REDIS_PASSWORD_SECRET_ARN"),
         iam_cache_name=_text(env, "EMBAKERY_REDIS_IAM_CACHE_NAME"),
         iam_serverless=env.get("EMBAKERY_REDIS_IAM_SERVERLESS", "true") == "true",
         region=env.get("AWS_REGION", ""),
     )
+
+
+def _cache_secret(env: Mapping[str, str]) -> CacheSecret | SecretArn:
+    secret, arn = _text(env, "EMBAKERY_CACHE_SECRET"), _text(env, "EMBAKERY_CACHE_SECRET_ARN")
+    if secret is not None:
+        return CacheSecret(secret.encode())
+    if arn is not None:
+        return SecretArn(arn)
+    raise ConfigurationError("EMBAKERY_REDIS_URL needs EMBAKERY_CACHE_SECRET or EMBAKERY_CACHE_SECRET_ARN")
 
 
 def _destinations(env: Mapping[str, str]) -> Mapping[str, str]:

@@ -104,8 +104,8 @@ def _append_pooling(graph: onnx.GraphProto, spec: EncoderSpec) -> None:
 
 def _mean(graph: onnx.GraphProto, output: str) -> None:
     # Not ReduceMean: over a middle axis onnxruntime adds in an order that depends on the batch (263 of 300 texts
-    # changed their bits); a Transpose in front of it is optimized away. A row of ones
-    # times a text's matrix is that text's own affair.
+    # changed their bits); a Transpose in front of it is optimized away. A row of ones times a text's matrix is that
+    # text's own affair.
     shape = _node(graph, "Shape", ["input_ids"], "shape")
     length = _node(graph, "Gather", [shape, _constant(graph, "second", np.array([1]))], "text_length")
     row = _node(graph, "Concat", [_constant(graph, "one", np.array([1])), length], "row_shape", axis=0)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from embakery.errors import StoreUnavailableError
 from embakery.results import Result, WriteOutcome
+from storage.batches import batches
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _MAX_ENTRIES = 10
 # SQS allows 1 MiB for a batch; attributes count too.
 _MAX_BATCH_BYTES = 1_000_000
+_ATTRIBUTE_BYTES = 256
 
 
 class SqsStore:
@@ -37,7 +39,7 @@ class SqsStore:
         """Send every result. Raises StoreUnavailableError if none could be sent."""
         entries = [self._entry(index, result) for index, result in enumerate(results)]
         refused: dict[str, str] = {}
-        for batch in _batches(entries):
+        for batch in batches(entries, size=_size, max_items=_MAX_ENTRIES, max_bytes=_MAX_BATCH_BYTES):
             refused |= self._send(batch)
         if results and len(refused) == len(results):
             raise StoreUnavailableError(f"sqs took no message: {refused['0']}")
@@ -73,17 +75,5 @@ def deduplication_id(result: Result) -> str:
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
 
-def _batches(
-    entries: Sequence[SendMessageBatchRequestEntryTypeDef],
-) -> Iterator[list[SendMessageBatchRequestEntryTypeDef]]:
-    batch: list[SendMessageBatchRequestEntryTypeDef] = []
-    size = 0
-    for entry in entries:
-        length = len(entry["MessageBody"].encode()) + 256
-        if batch and (len(batch) == _MAX_ENTRIES or size + length > _MAX_BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(entry)
-        size += length
-    if batch:
-        yield batch
+def _size(entry: SendMessageBatchRequestEntryTypeDef) -> int:
+    return len(entry["MessageBody"].encode()) + _ATTRIBUTE_BYTES

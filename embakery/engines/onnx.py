@@ -39,8 +39,8 @@ class OnnxEngine:
         self._inputs = frozenset(argument.name for argument in self._session.get_inputs())
         self._threads = threads or os.cpu_count() or 1
         self._chunk_tokens = chunk_tokens
-        # Started by the first call that needs it: a Lambda INIT should not pay for threads.
-        self._pool: ThreadPoolExecutor | None = None
+        # Its threads start with the first calls that need them: a Lambda INIT does not pay for them.
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="encode")
 
     def encode(self, batch: Sequence[TokenIds]) -> Vectors:
         """Return sentence vectors, float32 (n, dim)."""
@@ -52,8 +52,7 @@ class OnnxEngine:
 
     def close(self) -> None:
         """Stop the threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        self._pool.shutdown()
 
     def _run(self, batch: Sequence[TokenIds], run: _Run) -> list[Vectors]:
         chunks = list(exact_length_chunks([len(ids) for ids in batch], self._chunk_tokens))
@@ -67,8 +66,6 @@ class OnnxEngine:
     def _map(self, run: _Run, jobs: list[list[TokenIds]]) -> Iterator[Vectors]:
         if self._threads == 1 or len(jobs) == 1:
             return map(run, jobs)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="encode")
         return self._pool.map(run, jobs)
 
     def _sentence_vectors(self, chunk: Sequence[TokenIds]) -> Vectors:
