@@ -22,55 +22,6 @@ _artifact_option = click.option(
 
 
 @click.command()
-@click.argument("model")
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must not exist or be empty."
-)
-@click.option("--revision", help="Commit, tag or branch of a hub model; pinned and recorded.")
-@click.option(
-    "--min-cosine", type=float, default=0.99, show_default=True, help="Gate: the lowest cosine to the original."
-)
-def bake(model: str, out: Path, revision: str | None, min_cosine: float) -> None:
-    r"""Export, quantize and certify MODEL.
-
-    MODEL is all-MiniLM-L6-v2 (the default model, which needs no hub), a local folder, or a hub id.
-
-    \b
-    embakery bake all-MiniLM-L6-v2 --out build/all-MiniLM-L6-v2
-    """
-    from cli.quiet import quiet_libraries
-
-    quiet_libraries()
-    from model_bake.bake import bake as run_bake
-
-    baked = run_bake(model, out, revision=revision, min_cosine=min_cosine, report=click.echo)
-    manifest, cosine = baked.artifact.manifest, baked.artifact.certificate()["cosine"]
-    size = sum(facts.size for facts in manifest.files.values()) / 1e6
-    click.echo(f"baked     {out}: {size:.0f} MB, space {manifest.space_id}, in {baked.seconds:.0f} s")
-    click.echo(f"cosine    mean {cosine['mean']:.4f}, lowest {cosine['min']:.4f} against the fp32 original")
-
-
-@click.command()
-@click.argument("artifact", type=click.Path(path_type=Path, file_okay=False), default=DEFAULT_ARTIFACT)
-@click.option("--json", "as_json", is_flag=True, help="Manifest and certificate as one JSON object.")
-def inspect(artifact: Path, as_json: bool) -> None:
-    """Check an artifact's every file and say what is in it."""
-    from dataclasses import asdict
-
-    from embakery.artifact import Artifact
-
-    checked = Artifact.load(artifact)
-    manifest = asdict(checked.manifest)
-    if as_json:
-        click.echo(json.dumps({"manifest": manifest, "certificate": checked.certificate()}))
-        return
-    for name in ("model_id", "revision", "licence", "space_id", "dimensions", "max_tokens", "pooling", "normalize"):
-        click.echo(f"{name:12} {manifest[name]}")
-    for name, facts in checked.manifest.files.items():
-        click.echo(f"  {facts.size:>11,} bytes  {name}")
-
-
-@click.command()
 @click.argument("texts", nargs=-1)
 @_artifact_option
 @click.option("--input-type", type=click.Choice(["document", "query"]), default="document", show_default=True)
@@ -94,12 +45,17 @@ def embed(texts: tuple[str, ...], artifact: Path, input_type: str, dimensions: i
 @click.argument("documents", nargs=-1)
 @_artifact_option
 @click.option("--top-n", type=click.IntRange(min=1), help="How many to print.")
-def rerank(query: str, documents: tuple[str, ...], artifact: Path, top_n: int | None) -> None:
+@click.option(
+    "--method",
+    type=click.Choice(["late-interaction", "cross-encoder"]),
+    help="Default: the cross-encoder if one was baked, else late interaction.",
+)
+def rerank(query: str, documents: tuple[str, ...], artifact: Path, top_n: int | None, method: str | None) -> None:
     """Rank DOCUMENTS, or the lines of standard input, for QUERY; print score and text, best first."""
     from embakery import Embedder
 
     candidates = list(documents) or [line.rstrip("\n") for line in sys.stdin]
-    for line in Embedder.load(artifact).rerank(query, candidates, top_n=top_n):
+    for line in Embedder.load(artifact).rerank(query, candidates, top_n=top_n, method=method):
         click.echo(f"{line.score:.4f}\t{candidates[line.index]}")
 
 

@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from cli.commands import bake, demo, embed, enqueue, inspect, local, rerank
+from cli.bake import bake, inspect
+from cli.commands import demo, embed, enqueue, local, rerank
 from embakery import __version__
 from embakery.errors import ArtifactError, ConfigurationError, EmbakeryError, InvalidRequestError
 

@@ -6,6 +6,7 @@
 (1, 384)
 """
 
+from embakery.cross_encoder import CrossEncoder
 from embakery.embed import Embedded, Embedder
 from embakery.errors import (
     ArtifactError,
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArtifactError",
     "ConfigurationError",
+    "CrossEncoder",
     "EmbakeryError",
     "Embedded",
     "Embedder",

@@ -1,10 +1,13 @@
 """A baked model on disk: what is in it, and the proof that it is what was baked.
 
-manifest.json    what this is, and sha256 and size of every other file
-encoder.onnx     int8, stock ONNX operators
-tokenizer.json   Hugging Face fast tokenizer
-golden.npz       a few texts' token ids and vectors
-certificate.json fidelity against the fp32 original
+manifest.json     what this is, and sha256 and size of every other file
+encoder.onnx      stock ONNX operators
+encoder.pack      the same weights for the native engine (BERT family, int8)
+tokenizer.json    Hugging Face fast tokenizer
+golden.npz        a few texts' token ids and vectors
+certificate.json  fidelity against the fp32 original
+certificate.html  the same, to be read
+reranker/         a cross-encoder in the same layout, if one was asked for
 """
 
 from __future__ import annotations
@@ -15,21 +18,27 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embakery.errors import ArtifactError, DigestMismatchError, NotFoundError
+from embakery.pairs import PairTokenizer
 from embakery.texts import TextTokenizer, TokenIds
 from embakery.vectors import Vectors
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 ENCODER = "encoder.onnx"
+PACK = "encoder.pack"
 TOKENIZER = "tokenizer.json"
 GOLDEN = "golden.npz"
 CERTIFICATE = "certificate.json"
+REPORT = "certificate.html"
+RERANKER = "reranker"
+
+Kind = Literal["encoder", "cross-encoder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +60,18 @@ class EngineFacts:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The artifact's description. `dimensions` lists the allowed output lengths, the full one first (Matryoshka)."""
+    """The artifact's description.
+
+    kind: an encoder gives vectors, a cross-encoder gives scores of pairs.
+    architecture: the original's `model_type`, or `static`.
+    dimensions: the allowed output lengths, the full one first (Matryoshka); of a cross-encoder, its number of labels.
+    reranker: facts of `reranker/manifest.json`, which in turn lists the files beside it.
+    """
 
     schema: int
     space_id: str
+    kind: Kind
+    architecture: str
     model_id: str
     revision: str | None
     licence: str | None
@@ -65,11 +82,16 @@ class Manifest:
     prompts: Mapping[str, str]
     engine: EngineFacts
     files: Mapping[str, FileFacts]
+    reranker: FileFacts | None = None
 
     def check_model(self, wanted: object, field: str) -> None:
         """Raise NotFoundError under `field` if a caller names another model: it must not get this one's vectors."""
-        if wanted is not None and wanted not in (self.model_id, self.model_id.rpartition("/")[2]):
+        if wanted is not None and not self.is_called(wanted):
             raise NotFoundError(field, f"this deployment serves {self.model_id}")
+
+    def is_called(self, name: object) -> bool:
+        """Say whether a caller's name for a model, with or without its owner, means this one."""
+        return name in (self.model_id, self.model_id.rpartition("/")[2])
 
     @property
     def dimension(self) -> int:
@@ -90,15 +112,15 @@ class Manifest:
             manifest = cls._from_json(raw)
             canonical = manifest.to_bytes()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ArtifactError(f"{MANIFEST}: not a manifest of schema {SCHEMA}") from error
+            raise ArtifactError(f"{MANIFEST}: not a manifest of schema {SCHEMA}; bake the model again") from error
         if canonical != data:
             raise DigestMismatchError(f"{MANIFEST}: changed since it was baked; bake or deploy it again")
         return manifest
 
     @classmethod
     def _from_json(cls, raw: Mapping[str, Any]) -> Manifest:
-        if raw["schema"] != SCHEMA:
-            raise ValueError("unknown schema")
+        if raw["schema"] != SCHEMA or raw["kind"] not in get_args(Kind):
+            raise ValueError("unknown schema or kind")
         values = {item.name: raw[item.name] for item in fields(cls)}
         return cls(
             **{
@@ -106,12 +128,14 @@ class Manifest:
                 "dimensions": tuple(raw["dimensions"]),
                 "engine": EngineFacts(**raw["engine"]),
                 "files": {name: FileFacts(**facts) for name, facts in raw["files"].items()},
+                "reranker": None if raw["reranker"] is None else FileFacts(**raw["reranker"]),
             }
         )
 
 
 def space_id(
     *,
+    kind: Kind,
     encoder_sha256: str,
     tokenizer_sha256: str,
     golden_sha256: str,
@@ -126,6 +150,7 @@ def space_id(
     The golden vectors are: baked on two kinds of CPU, the same weights may give other bits, and then another space.
     """
     content = {
+        "kind": kind,
         "encoder": encoder_sha256,
         "tokenizer": tokenizer_sha256,
         "golden": golden_sha256,
@@ -140,16 +165,19 @@ def space_id(
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Token ids of a few texts and their vectors, float32 (n, dim), as the bake's engine gave them."""
+    """Token ids of a few inputs and what the bake's engine made of them, float32 (n, dim), or (n, labels) of pairs.
+
+    types: each pair's token types, for a cross-encoder; empty for an encoder.
+    """
 
     ids: tuple[TokenIds, ...]
     vectors: Vectors
+    types: tuple[TokenIds, ...] = ()
 
     def save(self, path: Path) -> None:
         """Write golden.npz. The same content gives the same bytes."""
         lengths = np.array([len(ids) for ids in self.ids], dtype=np.int32)
-        flat = np.array([token for ids in self.ids for token in ids], dtype=np.int32)
-        np.savez(path, lengths=lengths, ids=flat, vectors=self.vectors)
+        np.savez(path, lengths=lengths, ids=_flat(self.ids), types=_flat(self.types), vectors=self.vectors)
 
     @classmethod
     def load(cls, path: Path) -> Golden:
@@ -157,10 +185,11 @@ class Golden:
         try:
             # Opened here: numpy leaves the file of a broken zip archive open.
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                lengths, flat, vectors = arrays["lengths"], arrays["ids"], arrays["vectors"]
+                lengths, ids, types, vectors = (arrays[name] for name in ("lengths", "ids", "types", "vectors"))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ArtifactError(f"{path.name}: cannot be read") from error
-        return cls(_split(flat, lengths), np.asarray(vectors, dtype=np.float32))
+        types_split = _split(types, lengths) if types.size else ()
+        return cls(_split(ids, lengths), np.asarray(vectors, dtype=np.float32), types_split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +211,8 @@ class Artifact:
         _check_names(folder, manifest)
         for name, facts in manifest.files.items():
             _check_file(folder / name, name, facts)
+        if manifest.reranker is not None:
+            _check_reranker(folder, manifest.reranker)
         return cls(folder, manifest)
 
     @property
@@ -189,10 +220,25 @@ class Artifact:
         """The ONNX encoder."""
         return self.path / ENCODER
 
+    @property
+    def pack(self) -> Path | None:
+        """The native engine's weights, where the architecture has them."""
+        return self.path / PACK if PACK in self.manifest.files else None
+
+    def open_reranker(self) -> Artifact:
+        """Open the cross-encoder beside the encoder. Raises ArtifactError if none was baked."""
+        if self.manifest.reranker is None:
+            raise ArtifactError(f"{self.path}: no cross-encoder was baked beside the encoder")
+        return Artifact.load(self.path / RERANKER)
+
     def tokenizer(self) -> TextTokenizer:
         """Open the tokenizer."""
         manifest = self.manifest
         return TextTokenizer(self.path / TOKENIZER, max_tokens=manifest.max_tokens, prompts=manifest.prompts)
+
+    def pair_tokenizer(self) -> PairTokenizer:
+        """Open a cross-encoder's tokenizer."""
+        return PairTokenizer(self.path / TOKENIZER, max_tokens=self.manifest.max_tokens)
 
     def golden(self) -> Golden:
         """Read the golden vectors."""
@@ -213,8 +259,10 @@ def file_facts(path: Path) -> FileFacts:
 def _check_names(folder: Path, manifest: Manifest) -> None:
     """Refuse names that lead out of the folder, links, and any file the manifest does not list."""
     listed = set(manifest.files)
-    if any(name != Path(name).name or name in {"", ".", "..", MANIFEST} for name in listed):
+    if any(name != Path(name).name or name in {"", ".", "..", MANIFEST, RERANKER} for name in listed):
         raise ArtifactError(f"{MANIFEST}: lists a name that is not a plain file name")
+    if manifest.reranker is not None:
+        listed.add(RERANKER)
     entries = {entry.name: entry for entry in folder.iterdir()}
     if links := sorted(name for name, entry in entries.items() if entry.is_symlink()):
         raise DigestMismatchError(f"{links[0]}: is a symbolic link")
@@ -235,9 +283,25 @@ def _check_file(path: Path, name: str, facts: FileFacts) -> None:
         raise DigestMismatchError(f"{name}: {reason}; bake or deploy the artifact again")
 
 
+def _check_reranker(folder: Path, facts: FileFacts) -> None:
+    """Check the cross-encoder's folder as a whole: its manifest by digest, its files by its manifest."""
+    path = folder / RERANKER / MANIFEST
+    _check_file(path, f"{RERANKER}/{MANIFEST}", facts)
+    try:
+        reranker = Artifact.load(path.parent).manifest
+    except ArtifactError as error:
+        raise type(error)(f"{RERANKER}/{error}") from error
+    if reranker.kind != "cross-encoder" or reranker.reranker is not None:
+        raise ArtifactError(f"{RERANKER}/{MANIFEST}: is not a cross-encoder's")
+
+
 def _digest(content: Mapping[str, Any]) -> str:
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _flat(rows: tuple[TokenIds, ...]) -> NDArray[np.int32]:
+    return np.array([token for row in rows for token in row], dtype=np.int32)
 
 
 def _split(flat: NDArray[np.int32], lengths: NDArray[np.int32]) -> tuple[TokenIds, ...]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from embakery.artifact import Artifact
 from embakery.cache import CacheCounts, Key, VectorCache
+from embakery.cross_encoder import CrossEncoder
 from embakery.engines import Engine
 from embakery.errors import (
     ConfigurationError,
@@ -21,21 +22,12 @@ from embakery.errors import (
     GoldenMismatchError,
     InvalidRequestError,
 )
-from embakery.rerank import Ranked, check_top_n, late_interaction_scores, rank
+from embakery.rerank import RERANK_METHODS, Ranked, check_top_n, late_interaction_scores, rank, score_in_rounds
+from embakery.rounds import Deadline, rounds
 from embakery.texts import TextLimits, TextTokenizer, TokenIds, TokenizedText, Truncate, check_text
 from embakery.vectors import Vector, Vectors, check_dimensions, check_vector, cut_dimensions
 
 log = logging.getLogger("embakery")
-
-# The deadline is looked at between rounds: some seconds of work on one slow core, large enough to keep all cores busy.
-ROUND_TOKENS = 8192
-
-
-class Deadline(Protocol):
-    """The time a caller has left."""
-
-    def is_near(self) -> bool:
-        """Say whether no new work should be begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +59,20 @@ class EmbedCounts:
 class Embedder:
     """A baked model, ready to embed and rerank. Safe to use from several threads."""
 
-    def __init__(self, artifact: Artifact, engine: Engine, *, limits: TextLimits | None = None) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        engine: Engine,
+        *,
+        limits: TextLimits | None = None,
+        cross_encoder: Callable[[], CrossEncoder] | None = None,
+    ) -> None:
         self.manifest = artifact.manifest
         self.certificate = artifact.certificate()
         self.engine = engine
         self.limits = limits or TextLimits()
         self._tokenizer: TextTokenizer = artifact.tokenizer()
+        self._cross_encoder = cross_encoder
         self.golden_matches = _golden_matches(artifact, engine)
 
     @classmethod
@@ -85,7 +85,12 @@ class Embedder:
         Raises ArtifactError naming the file at fault, ConfigurationError for an unknown engine.
         """
         artifact = Artifact.load(path)
-        embedder = cls(artifact, open_engine(artifact, engine, threads), limits=limits)
+        embedder = cls(
+            artifact,
+            open_engine(artifact, engine, threads),
+            limits=limits,
+            cross_encoder=_cross_encoder_opener(artifact, threads, limits),
+        )
         if not embedder.golden_matches:
             log.error("golden_mismatch", extra={"space_id": artifact.manifest.space_id})
         return embedder
@@ -153,26 +158,71 @@ class Embedder:
         return items
 
     def rerank(
-        self, query: str, documents: Sequence[str], *, top_n: int | None = None, deadline: Deadline | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        method: str | None = None,
+        deadline: Deadline | None = None,
     ) -> list[Ranked]:
-        """Rank documents for a query by late interaction, best first.
+        """Rank documents for a query, best first.
 
-        Raises InvalidRequestError naming the text at fault, DeadlineExceededError when time runs out between rounds.
+        method: `late-interaction` or `cross-encoder`; None takes the cross-encoder if one was baked.
+        Raises InvalidRequestError naming the text at fault, or `method` if the artifact does not hold it, and
+        DeadlineExceededError when time runs out between rounds.
         """
         wanted = check_top_n(top_n)
+        if self.rerank_method(method) == "cross-encoder":
+            scores = self._pair_scores(query, documents, deadline)
+        else:
+            scores = self._late_interaction_scores(query, documents, deadline)
+        return rank(scores, top_n=wanted)
+
+    def rerank_method(self, wanted: object) -> str:
+        """Return the method that a wish leads to. Raises InvalidRequestError under `method`."""
+        if wanted is None:
+            return "late-interaction" if self._cross_encoder is None else "cross-encoder"
+        if wanted not in RERANK_METHODS:
+            raise InvalidRequestError("method", f"must be {' or '.join(RERANK_METHODS)}")
+        if wanted == "cross-encoder" and self._cross_encoder is None:
+            raise InvalidRequestError("method", "no cross-encoder was baked here: use late-interaction")
+        return str(wanted)
+
+    @property
+    def cross_encoder(self) -> CrossEncoder | None:
+        """The cross-encoder that was baked beside the encoder, if any; opened when it is first asked for."""
+        return None if self._cross_encoder is None else self._cross_encoder()
+
+    def scored_by(self, method: str | None) -> Embedder | CrossEncoder:
+        """Return whose scores `method` gives: its manifest stamps them, its golden check vouches for them."""
+        return self.cross_encoder or self if self.rerank_method(method) == "cross-encoder" else self
+
+    def _late_interaction_scores(self, query: str, documents: Sequence[str], deadline: Deadline | None) -> list[float]:
         (asked,) = self._all_tokenized([query], "query", lambda _: "query")
         candidates = self._all_tokenized(documents, "document", lambda index: f"documents[{index}]")
         (query_vectors,) = self.engine.encode_tokens([asked.ids])
-        scores = [0.0] * len(candidates)
-        # Token vectors are large, 400 KB for a long text: never those of all documents at once.
-        for number, batch in enumerate(_rounds([len(item.ids) for item in candidates])):
-            if number > 0 and deadline is not None and deadline.is_near():
-                raise DeadlineExceededError("no time left to rerank")
+
+        def score(batch: list[int]) -> list[float]:
             items = [candidates[index] for index in batch]
             vectors = self.engine.encode_tokens([item.ids for item in items])
-            for index, score in zip(batch, late_interaction_scores(asked, query_vectors, items, vectors), strict=True):
-                scores[index] = score
-        return rank(scores, top_n=wanted)
+            return late_interaction_scores(asked, query_vectors, items, vectors)
+
+        # Token vectors are large, 400 KB for a long text: never those of all documents at once.
+        return score_in_rounds([len(item.ids) for item in candidates], score, deadline)
+
+    def _pair_scores(self, query: str, documents: Sequence[str], deadline: Deadline | None) -> list[float]:
+        model = self.cross_encoder
+        assert model is not None
+        model.require_one_label()
+        pairs = model.tokenize(
+            [(query, document) for document in documents], lambda index: ("query", f"documents[{index}]")
+        )
+
+        def score(batch: list[int]) -> list[float]:
+            return [float(row[0]) for row in model.score([pairs[index] for index in batch])]
+
+        return score_in_rounds([len(pair.ids) for pair in pairs], score, deadline)
 
     def tokenize(self, text: str, *, input_type: str = "document") -> TokenizedText:
         """Tokenize one text as `embed` does. Raises InvalidRequestError."""
@@ -180,7 +230,7 @@ class Embedder:
         return item
 
     def close(self) -> None:
-        """Free the engine."""
+        """Free the engine; the cross-encoder's threads end with the process."""
         self.engine.close()
 
     def _tokenize(
@@ -226,7 +276,7 @@ class Embedder:
     def _encode(
         self, missing: Sequence[TokenIds], deadline: Deadline | None
     ) -> Iterator[dict[TokenIds, Vector | EmbakeryError]]:
-        for number, indices in enumerate(_rounds([len(ids) for ids in missing])):
+        for number, indices in enumerate(rounds([len(ids) for ids in missing])):
             batch = [missing[index] for index in indices]
             # The first round always runs: a batch that is handed back again and again must still get somewhere.
             if number > 0 and deadline is not None and deadline.is_near():
@@ -273,26 +323,27 @@ def open_engine(artifact: Artifact, name: str, threads: int | None) -> Engine:
     return OnnxEngine(artifact.encoder, threads=threads)
 
 
+def _cross_encoder_opener(
+    artifact: Artifact, threads: int | None, limits: TextLimits | None
+) -> Callable[[], CrossEncoder] | None:
+    """Give a function that opens the cross-encoder once: who only embeds does not pay for it."""
+    if artifact.manifest.reranker is None:
+        return None
+    lock = threading.Lock()
+    opened: list[CrossEncoder] = []
+
+    def open_once() -> CrossEncoder:
+        with lock:
+            if not opened:
+                opened.append(CrossEncoder.open(artifact.open_reranker(), threads=threads, limits=limits))
+            return opened[0]
+
+    return open_once
+
+
 def _golden_matches(artifact: Artifact, engine: Engine) -> bool:
     golden = artifact.golden()
     return engine.encode(golden.ids).tobytes() == golden.vectors.tobytes()
-
-
-def _rounds(lengths: Sequence[int]) -> list[list[int]]:
-    """Split indices, in their order, into rounds of about ROUND_TOKENS tokens.
-
-    In the order of arrival: where time runs out, whole messages are done and whole messages come again. The engine
-    sorts by length within a round.
-    """
-    rounds: list[list[int]] = []
-    room = 0
-    for index, length in enumerate(lengths):
-        if length > room:
-            rounds.append([])
-            room = ROUND_TOKENS
-        rounds[-1].append(index)
-        room -= length
-    return rounds
 
 
 def _embedded(

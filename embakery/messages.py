@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from embakery.errors import InvalidRequestError, RequestTooLargeError
+from embakery.rerank import RERANK_METHODS
 from embakery.texts import INPUT_TYPES, TextLimits, check_text, json_type
 
 SCHEMA_VERSION = 1
@@ -69,11 +70,12 @@ class EmbedMessage:
 
 @dataclass(frozen=True, slots=True)
 class RerankMessage:
-    """Queries to rerank; the rankings go to `destination`."""
+    """Queries to rerank by `method`, the deployment's own if None; the rankings go to `destination`."""
 
     queries: tuple[RerankQuery | Rejected, ...]
     destination: str = "default"
     job_id: str | None = None
+    method: str | None = None
 
 
 Message = EmbedMessage | RerankMessage
@@ -136,6 +138,7 @@ def _parse_rerank(message: Mapping[str, Any], limits: TextLimits) -> RerankMessa
         queries=_each(message["rerank"], "rerank", parse_one),
         destination=_optional_id(message, "destination") or "default",
         job_id=_optional_id(message, "job_id"),
+        method=None if message.get("method") is None else _choice(message, "method", RERANK_METHODS, default=""),
     )
 
 

@@ -1,4 +1,4 @@
-"""Late-interaction rerank: no second model, only the encoder's own token vectors.
+"""Rerank. Late interaction needs no second model, only the encoder's own token vectors.
 
 The score of a document is the mean, over the query's tokens, of the best cosine with any of the document's tokens;
 special tokens are left out. This is ColBERT's MaxSim (arXiv 2004.12832), as a mean so that it lies in -1..1.
@@ -6,14 +6,17 @@ special tokens are left out. This is ColBERT's MaxSim (arXiv 2004.12832), as a m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from embakery.errors import EncodingError, InvalidRequestError
+from embakery.errors import DeadlineExceededError, EncodingError, InvalidRequestError
+from embakery.rounds import Deadline, rounds
 from embakery.texts import TokenizedText
 from embakery.vectors import Vectors
+
+RERANK_METHODS = ("late-interaction", "cross-encoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,22 @@ def late_interaction_scores(
         _mean_of_best(asked, _unit_tokens(item, vectors))
         for item, vectors in zip(documents, document_vectors, strict=True)
     ]
+
+
+def score_in_rounds(
+    lengths: Sequence[int], score: Callable[[list[int]], list[float]], deadline: Deadline | None
+) -> list[float]:
+    """Score candidates of so many tokens each, some at a time, given by index.
+
+    Raises DeadlineExceededError when time runs out between rounds: half a ranking is none.
+    """
+    scores = [0.0] * len(lengths)
+    for number, batch in enumerate(rounds(lengths)):
+        if number > 0 and deadline is not None and deadline.is_near():
+            raise DeadlineExceededError("no time left to rerank")
+        for index, value in zip(batch, score(batch), strict=True):
+            scores[index] = value
+    return scores
 
 
 def rank(scores: Sequence[float], *, top_n: int | None) -> list[Ranked]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from embakery.cache import VectorCache
-from embakery.embed import Deadline, EmbedCounts, Embedded, Embedder
+from embakery.embed import EmbedCounts, Embedded, Embedder
 from embakery.errors import (
     ConfigurationError,
     DeadlineExceededError,
@@ -24,8 +24,9 @@ from embakery.errors import (
     InvalidRequestError,
     StoreUnavailableError,
 )
-from embakery.messages import Document, EmbedMessage, Message, Rejected, RerankQuery, parse_message
+from embakery.messages import Document, EmbedMessage, Message, Rejected, RerankMessage, RerankQuery, parse_message
 from embakery.results import EmbeddingResult, RankedDocument, RerankResult, Result, ResultStore, WriteOutcome
+from embakery.rounds import Deadline
 
 Value = TypeVar("Value")
 
@@ -85,12 +86,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What the worker needs: a model, perhaps a cache, and the destinations by name."""
+    """What the worker needs: a model, perhaps a cache, the destinations by name, and how to rerank if nobody says."""
 
     embedder: Embedder
     cache: VectorCache | None
     destinations: Mapping[str, Callable[[], ResultStore]]
     tenant: str
+    rerank_method: str | None = None
 
     def process(self, messages: Sequence[Received], *, deadline: Deadline) -> Outcome:
         """Embed, rerank and write. Raises GoldenMismatchError, before any work, on a machine whose bits are others."""
@@ -142,6 +144,8 @@ class _Run:
             self._check_destination(message.destination)
             if isinstance(message, EmbedMessage):
                 self._worker.embedder.manifest.check_model(message.model, "body.model")
+            else:
+                self._worker.embedder.rerank_method(message.method)
         except InvalidRequestError as error:
             self.failures.append(Failure(received.message_id, error))
             return
@@ -176,17 +180,9 @@ class _Run:
                 self._fail(work, DeadlineExceededError("no time left to rerank"))
                 continue
             try:
-                ranked = self._worker.embedder.rerank(
-                    query.query,
-                    [document.text for document in query.documents],
-                    top_n=query.top_n,
-                    deadline=self._deadline,
-                )
+                self._pending.append(_Pending(work, self._ranking(work, query)))
             except EmbakeryError as error:
                 self._fail(work, error)
-                continue
-            lines = tuple(RankedDocument(query.documents[line.index].id, line.index, line.score) for line in ranked)
-            self._pending.append(_Pending(work, self._ranking(work, query, lines)))
         self.counts.queries = len(self._queries)
 
     def write(self) -> None:
@@ -243,15 +239,22 @@ class _Run:
             metadata=document.metadata,
         )
 
-    def _ranking(self, work: _Work, query: RerankQuery, lines: tuple[RankedDocument, ...]) -> RerankResult:
-        manifest = self._worker.embedder.manifest
+    def _ranking(self, work: _Work, query: RerankQuery) -> RerankResult:
+        assert isinstance(work.message, RerankMessage)
+        method = work.message.method or self._worker.rerank_method
+        scorer = self._worker.embedder.scored_by(method)
+        scorer.require_golden()
+        texts = [document.text for document in query.documents]
+        ranked = self._worker.embedder.rerank(
+            query.query, texts, top_n=query.top_n, method=method, deadline=self._deadline
+        )
         return RerankResult(
             id=query.id,
             version=query.version,
             tenant=self._worker.tenant,
-            space_id=manifest.space_id,
-            model=manifest.model_id,
-            ranking=lines,
+            space_id=scorer.manifest.space_id,
+            model=scorer.manifest.model_id,
+            ranking=tuple(RankedDocument(query.documents[line.index].id, line.index, line.score) for line in ranked),
             job_id=work.message.job_id,
         )
 

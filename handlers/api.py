@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from embakery.embed import Deadline
 from embakery.errors import EmbakeryError, InvalidRequestError, NotFoundError
+from embakery.rounds import Deadline
 from handlers import routes
 from handlers.deadline import ContextDeadline
 from handlers.http import Json, Request, respond, respond_error

@@ -39,7 +39,7 @@ def _received(record: Event) -> Received:
 @functools.cache
 def _worker() -> Worker:
     ready = services()
-    return Worker(ready.embedder, ready.cache, ready.destinations, ready.settings.tenant)
+    return Worker(ready.embedder, ready.cache, ready.destinations, ready.settings.tenant, ready.settings.rerank_method)
 
 
 def _with_rest_of_group(records: list[Event], failed: Collection[str], hopeless: Collection[str]) -> list[str]:

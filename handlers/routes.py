@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from embakery.embed import Deadline, EmbedCounts, Embedded
+from embakery.embed import EmbedCounts, Embedded
 from embakery.errors import EmbakeryError, InvalidRequestError, RequestTooLargeError
+from embakery.rounds import Deadline
 from embakery.texts import INPUT_TYPES, check_truncate, json_type
 from embakery.vectors import check_dimensions, cut_dimensions, to_base64
 from handlers.http import Json, Request
@@ -49,53 +50,73 @@ def embeddings(request: Request, services: Services, deadline: Deadline) -> Json
 
 
 def rerank(request: Request, services: Services, deadline: Deadline) -> Json:
-    """POST /v1/rerank, as Cohere and Jina: query, documents, top_n, return_documents."""
+    """POST /v1/rerank, as Cohere and Jina: query, documents, top_n, return_documents. Ours: method."""
     body = request.json()
-    services.embedder.manifest.check_model(body.get("model"), "model")
+    method = _rerank_method(body, services)
     if not isinstance(body.get("query"), str):
         raise InvalidRequestError("query", f"must be a string, not {json_type(body.get('query'))}")
     texts = [_document_text(index, item) for index, item in enumerate(_items(body, "documents", services))]
     wants_documents = body.get("return_documents", False)
     if not isinstance(wants_documents, bool):
         raise InvalidRequestError("return_documents", f"must be a boolean, not {json_type(wants_documents)}")
-    ranked = services.embedder.rerank(body["query"], texts, top_n=body.get("top_n"), deadline=deadline)
+    ranked = services.embedder.rerank(body["query"], texts, top_n=body.get("top_n"), method=method, deadline=deadline)
     record({"RerankRequests": 1, "RerankDocuments": len(texts)})
+    manifest = services.embedder.scored_by(method).manifest
     return {
-        "model": services.embedder.manifest.model_id,
+        "model": manifest.model_id,
         "results": [
             {"index": line.index, "relevance_score": line.score}
             | ({"document": {"text": texts[line.index]}} if wants_documents else {})
             for line in ranked
         ],
-        "space_id": services.embedder.manifest.space_id,
+        "method": method,
+        "space_id": manifest.space_id,
     }
 
 
 def models(_: Request, services: Services, __: Deadline) -> Json:
-    """GET /v1/models, as OpenAI, with what a client must know to compare vectors."""
-    manifest = services.embedder.manifest
-    description = {
-        "id": manifest.model_id,
-        "object": "model",
-        "created": 0,
-        "owned_by": "embakery",
-        "dimensions": list(manifest.dimensions),
-        "max_tokens": manifest.max_tokens,
-        "space_id": manifest.space_id,
-        "engine": services.embedder.engine.name,
-        "certificate": services.embedder.certificate,
-    }
-    return {"object": "list", "data": [description]}
+    """GET /v1/models, as OpenAI, with what a client must know to compare vectors or scores."""
+    cross_encoder = services.embedder.cross_encoder
+    served = [services.embedder] if cross_encoder is None else [services.embedder, cross_encoder]
+    data = [
+        {
+            "id": model.manifest.model_id,
+            "object": "model",
+            "created": 0,
+            "owned_by": "embakery",
+            "kind": model.manifest.kind,
+            "dimensions": list(model.manifest.dimensions),
+            "max_tokens": model.manifest.max_tokens,
+            "space_id": model.manifest.space_id,
+            "engine": services.embedder.engine.name,
+            "certificate": model.certificate,
+        }
+        for model in served
+    ]
+    return {"object": "list", "data": data}
 
 
 def health(_: Request, services: Services, __: Deadline) -> Json:
     """GET /health: `degraded` answers without the cache, since this machine computes other bits than the bake's."""
+    cross_encoder = services.embedder.cross_encoder
+    golden = services.embedder.golden_matches and (cross_encoder is None or cross_encoder.golden_matches)
     return {
-        "status": "ok" if services.embedder.golden_matches else "degraded",
-        "golden": services.embedder.golden_matches,
+        "status": "ok" if golden else "degraded",
+        "golden": golden,
         "engine": services.embedder.engine.name,
         "space_id": services.embedder.manifest.space_id,
     }
+
+
+def _rerank_method(body: Json, services: Services) -> str:
+    """The method asked for, by name or by its model's; else the deployment's own."""
+    embedder = services.embedder
+    wanted, model = body.get("method"), body.get("model")
+    if model is not None and embedder.cross_encoder is not None and embedder.cross_encoder.manifest.is_called(model):
+        wanted = wanted or "cross-encoder"
+    else:
+        embedder.manifest.check_model(model, "model")
+    return embedder.rerank_method(wanted or services.settings.rerank_method)
 
 
 def _embedding(index: int, item: Embedded, dimensions: int, encoding: str) -> Json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from embakery.cache import CacheSecret, VectorCache
 from embakery.embed import Embedder
-from embakery.errors import ConfigurationError
+from embakery.errors import ConfigurationError, InvalidRequestError
 from embakery.results import ResultStore
 from handlers.settings import RedisSettings, Settings
 
@@ -35,12 +35,20 @@ def services() -> Services:
     embedder = Embedder.load(
         settings.artifact, engine=settings.engine, threads=settings.threads, limits=settings.text_limits
     )
+    _check_rerank_method(settings, embedder)
     return Services(
         settings=settings,
         embedder=embedder,
         cache=_open_cache(settings, embedder),
         destinations=_destinations(settings),
     )
+
+
+def _check_rerank_method(settings: Settings, embedder: Embedder) -> None:
+    try:
+        embedder.rerank_method(settings.rerank_method)
+    except InvalidRequestError as error:
+        raise ConfigurationError(f"EMBAKERY_RERANK_METHOD: {error.problem}, or bake with --reranker") from None
 
 
 def _destinations(settings: Settings) -> dict[str, Callable[[], ResultStore]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from embakery.cache import CacheSecret
 from embakery.errors import ConfigurationError
+from embakery.rerank import RERANK_METHODS
 from embakery.texts import TextLimits
 
 
@@ -50,6 +51,7 @@ class Settings:
     destinations: Mapping[str, str]
     text_limits: TextLimits
     max_items: int
+    rerank_method: str | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -64,6 +66,7 @@ class Settings:
             destinations=_destinations(env),
             text_limits=TextLimits(max_characters=_integer(env, "EMBAKERY_MAX_CHARACTERS", default=200_000)),
             max_items=_integer(env, "EMBAKERY_MAX_ITEMS", default=2048),
+            rerank_method=_rerank_method(env),
         )
 
 
@@ -89,6 +92,13 @@ def _integer(env: Mapping[str, str], name: str, *, default: int) -> int:
     if value < 1:
         raise ConfigurationError(f"{name}={raw!r} must be at least 1")
     return value
+
+
+def _rerank_method(env: Mapping[str, str]) -> str | None:
+    method = env.get("EMBAKERY_RERANK_METHOD") or "auto"
+    if method not in {"auto", *RERANK_METHODS}:
+        raise ConfigurationError(f"EMBAKERY_RERANK_METHOD={method!r} must be auto or {' or '.join(RERANK_METHODS)}")
+    return None if method == "auto" else method
 
 
 def _redis(env: Mapping[str, str]) -> RedisSettings | None:

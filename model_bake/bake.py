@@ -1,4 +1,4 @@
-"""The bake: load, export, quantize, certify, write. All or nothing."""
+"""The bake: find, read, build, quantize, certify, write. All or nothing."""
 
 from __future__ import annotations
 
@@ -7,42 +7,69 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
+from tokenizers import Tokenizer
 
 from embakery.artifact import (
     CERTIFICATE,
     ENCODER,
     GOLDEN,
     MANIFEST,
+    PACK,
+    REPORT,
+    RERANKER,
     SCHEMA,
     TOKENIZER,
     Artifact,
     EngineFacts,
-    Golden,
     Manifest,
     file_facts,
     space_id,
 )
-from embakery.engines.onnx import CONTRACT, OnnxEngine
-from embakery.errors import ConfigurationError, EncodingError
-from embakery.texts import TextTokenizer
+from embakery.engines.onnx import CONTRACT
+from embakery.errors import ConfigurationError
 from model_bake import certify
-from model_bake.export import export_transformer, load_model
-from model_bake.graph import finish_encoder
-from model_bake.quantize import SCHEME, quantize_model
+from model_bake.build import Fp32, Route, build_fp32
+from model_bake.cross_encoder import CrossEncoderTrial
+from model_bake.encoder import EncoderTrial
+from model_bake.gates import Gates
+from model_bake.pack import pack_encoder
+from model_bake.quantize import SCHEMES, Precision, quantize_model
 from model_bake.source import ModelSource, find_model
-from model_bake.spec import EncoderSpec, read_spec
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+from model_bake.spec import CrossEncoderSpec, EncoderSpec, Spec, Wishes, read_spec
+from model_bake.tokenizer import check_vocabulary, load_tokenizer
+from model_bake.trial import Trial
 
 Report = Callable[[str], None]
+
+# Above this the graph is wrong, not merely rounded: another pooling, a lost layer, a wrong prompt.
+EXPORT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be baked.
+
+    model, reranker: the default model's name, a local folder, or a hub id; a reranker is a cross-encoder of one label.
+    precision: `int8`, `int8-weights` (8-bit weights, fp32 arithmetic) or `fp32`. evaluation: a folder with `stsb/` and
+    `scifact/` to judge an encoder on as well.
+    """
+
+    model: str
+    revision: str | None = None
+    reranker: str | None = None
+    reranker_revision: str | None = None
+    precision: Precision = "int8"
+    route: Route = "auto"
+    wishes: Wishes = field(default_factory=Wishes)
+    gates: Gates = field(default_factory=Gates)
+    evaluation: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +80,141 @@ class Baked:
     seconds: float
 
 
-def bake(
-    model: str, out: Path, *, revision: str | None = None, min_cosine: float = 0.99, report: Report = lambda _: None
-) -> Baked:
-    """Bake `model` into the folder `out`.
+@dataclass(frozen=True, slots=True)
+class _Dough:
+    """A model that has been read and found fit to bake."""
 
-    model: `all-MiniLM-L6-v2` (the default model, from its package), a local folder, or a hub id.
-    min_cosine: the smallest cosine to the original that any of the certificate's texts may have.
-    Raises ConfigurationError for what cannot be baked and EncodingError below `min_cosine`; then `out` is not made.
+    source: ModelSource
+    spec: Spec
+    tokenizer: Tokenizer
+    fp32: Fp32
+
+
+def bake(order: Order, out: Path, *, report: Report = lambda _: None) -> Baked:
+    """Bake a model into the folder `out`.
+
+    Raises ConfigurationError for what cannot be baked, before any file is written, and EncodingError below a gate;
+    then `out` is not made.
     """
     started = time.monotonic()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigurationError(f"{out}: is there already and not empty; remove it or name another folder")
-    source = find_model(model, revision=revision)
-    report(f"load      {source.model_id}")
-    original = load_model(source)
-    spec = read_spec(original)
+    encoder = _prepare(order.model, order.revision, order, order.wishes, report)
+    reranker = _prepare_reranker(order, encoder, report) if order.reranker is not None else None
     with _staging(out) as folder:
-        report("export    to ONNX, fp32")
-        exported = finish_encoder(export_transformer(original), spec)
-        _write_tokenizer(original, folder / TOKENIZER)
-        report("quantize  weights per channel, activations per token")
-        onnx.save(quantize_model(exported), folder / ENCODER)
-        report(f"certify   {certify.TEXTS} texts against the original")
-        certificate = _measure(original, spec, exported, folder)
-        _check_gate(certificate, min_cosine)
-        _write_json(folder / CERTIFICATE, certificate)
-        (folder / MANIFEST).write_bytes(_manifest(source, spec, folder).to_bytes())
+        manifest = _bake_one(encoder, folder, order, report)
+        if reranker is not None:
+            (folder / RERANKER).mkdir()
+            beside = _bake_one(reranker, folder / RERANKER, replace(order, evaluation=None), report)
+            (folder / RERANKER / MANIFEST).write_bytes(beside.to_bytes())
+            manifest = replace(manifest, reranker=file_facts(folder / RERANKER / MANIFEST))
+        (folder / MANIFEST).write_bytes(manifest.to_bytes())
         Artifact.load(folder)
     return Baked(Artifact.load(out), time.monotonic() - started)
+
+
+def _prepare(model: str, revision: str | None, order: Order, wishes: Wishes, report: Report) -> _Dough:
+    """Read everything that can refuse a model."""
+    source = find_model(model, revision=revision)
+    report(f"read      {source.model_id}")
+    spec = read_spec(source.folder, wishes=wishes, card_prompts=source.card_prompts)
+    tokenizer = load_tokenizer(spec)
+    fp32 = build_fp32(source, spec, route=order.route)
+    check_vocabulary(tokenizer, fp32.model.graph)
+    return _Dough(source, spec, tokenizer, fp32)
+
+
+def _prepare_reranker(order: Order, encoder: _Dough, report: Report) -> _Dough:
+    assert order.reranker is not None
+    reranker = _prepare(order.reranker, order.reranker_revision, order, Wishes(), report)
+    if not isinstance(encoder.spec, EncoderSpec):
+        raise ConfigurationError("--reranker: only an encoder can have one beside it")
+    if not isinstance(reranker.spec, CrossEncoderSpec):
+        raise ConfigurationError(f"--reranker {order.reranker}: is not a cross-encoder")
+    if reranker.spec.labels != 1:
+        raise ConfigurationError(f"--reranker {order.reranker}: gives {reranker.spec.labels} labels, a reranker one")
+    return reranker
+
+
+def _bake_one(dough: _Dough, folder: Path, order: Order, report: Report) -> Manifest:
+    """Write all files of one model but its manifest, which is returned."""
+    (folder / TOKENIZER).write_text(dough.tokenizer.to_str(pretty=False), encoding="utf-8")
+    trial = _trial(dough.spec, folder / TOKENIZER, order.evaluation)
+    with tempfile.TemporaryDirectory(prefix="embakery-fp32-") as scratch:
+        reference = Path(scratch) / ENCODER
+        _save(dough.fp32.model, reference)
+        difference = _check_original(trial, dough.fp32, reference)
+        report(f"quantize  {order.precision}")
+        baked = quantize_model(dough.fp32.model, calibration=trial.calibration(), precision=order.precision)
+        _save(baked, folder / ENCODER)
+        if dough.fp32.shape is not None and order.precision == "int8":
+            pack_encoder(baked, dough.fp32.shape, folder / PACK)
+        trial.golden(folder / ENCODER).save(folder / GOLDEN)
+        report("certify   against the fp32 original")
+        _certify(trial, reference, folder, order.gates, {"precision": order.precision, "export_difference": difference})
+    return _manifest(dough.source, dough.spec, order.precision, folder)
+
+
+def _trial(spec: Spec, tokenizer: Path, evaluation: Path | None) -> Trial:
+    if isinstance(spec, EncoderSpec):
+        return EncoderTrial(spec, tokenizer, evaluation)
+    return CrossEncoderTrial(spec, tokenizer)
+
+
+def _check_original(trial: Trial, fp32: Fp32, reference: Path) -> float | None:
+    """Compare the fp32 graph with the original, where torch is at hand. Raises ConfigurationError if they differ."""
+    if fp32.original is None:
+        return None
+    difference = trial.difference(reference, fp32.original)
+    if not difference <= EXPORT_TOLERANCE:
+        raise ConfigurationError(
+            f"the exported graph differs from the original by {difference:.2g}, more than {EXPORT_TOLERANCE:.0e}: "
+            "this model needs something that the bake does not know"
+        )
+    return difference
+
+
+def _certify(trial: Trial, reference: Path, folder: Path, gates: Gates, facts: Mapping[str, Any]) -> None:
+    certificate = trial.certify(reference, folder / ENCODER)
+    gates.check(certificate.figures)
+    figures = {**facts, **certificate.figures, **certify.circumstances()}
+    (folder / CERTIFICATE).write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / REPORT).write_text(certificate.page(figures), encoding="utf-8")
+
+
+def _manifest(source: ModelSource, spec: Spec, precision: Precision, folder: Path) -> Manifest:
+    files = {path.name: file_facts(path) for path in sorted(folder.iterdir())}
+    engine = EngineFacts(name="onnx", contract=CONTRACT, quantization=SCHEMES[precision])
+    is_encoder = isinstance(spec, EncoderSpec)
+    kind = "encoder" if is_encoder else "cross-encoder"
+    pooling, normalize = ("+".join(spec.pooling), spec.normalizes) if is_encoder else ("none", False)
+    prompts = dict(spec.prompts) if is_encoder else {}
+    return Manifest(
+        schema=SCHEMA,
+        space_id=space_id(
+            kind=kind,
+            encoder_sha256=files[ENCODER].sha256,
+            tokenizer_sha256=files[TOKENIZER].sha256,
+            golden_sha256=files[GOLDEN].sha256,
+            max_tokens=spec.max_tokens,
+            pooling=pooling,
+            normalize=normalize,
+            prompts=prompts,
+            engine=engine,
+        ),
+        kind=kind,
+        architecture=spec.architecture,
+        model_id=source.model_id,
+        revision=source.revision,
+        licence=source.licence,
+        dimensions=spec.dimensions if is_encoder else (spec.labels,),
+        max_tokens=spec.max_tokens,
+        pooling=pooling,
+        normalize=normalize,
+        prompts=prompts,
+        engine=engine,
+        files=files,
+    )
 
 
 @contextmanager
@@ -91,7 +224,7 @@ def _staging(out: Path) -> Iterator[Path]:
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         yield staging
-        for path in staging.iterdir():
+        for path in (path for path in staging.rglob("*") if path.is_file()):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         staging.chmod(0o755)
@@ -101,69 +234,3 @@ def _staging(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-
-
-def _write_tokenizer(original: SentenceTransformer, path: Path) -> None:
-    fast = getattr(original.tokenizer, "backend_tokenizer", None)
-    if fast is None:
-        raise ConfigurationError("the model has only a slow tokenizer: a fast one (tokenizer.json) is needed")
-    fast.no_padding()
-    fast.no_truncation()
-    path.write_text(fast.to_str(pretty=False), encoding="utf-8")
-
-
-def _measure(
-    original: SentenceTransformer, spec: EncoderSpec, exported: onnx.ModelProto, folder: Path
-) -> dict[str, Any]:
-    tokenizer = TextTokenizer(folder / TOKENIZER, max_tokens=spec.max_tokens, prompts=spec.prompts)
-    texts = certify.sample_texts()
-    ids = certify.token_ids(tokenizer, texts)
-    reference = certify.reference_vectors(original, texts)
-    with tempfile.TemporaryDirectory(prefix="embakery-fp32-") as scratch:
-        fp32 = Path(scratch) / ENCODER
-        onnx.save(exported, fp32)
-        difference = certify.check_export(OnnxEngine(fp32), ids[:32], reference[:32])
-    engine = OnnxEngine(folder / ENCODER)
-    golden = certify.token_ids(tokenizer, certify.GOLDEN_TEXTS)
-    Golden(tuple(golden), engine.encode(golden)).save(folder / GOLDEN)
-    return certify.certify(engine, ids, reference, export_difference=difference)
-
-
-def _check_gate(certificate: dict[str, Any], min_cosine: float) -> None:
-    lowest, invariant = certificate["cosine"]["min"], certificate["batch_invariant_texts"]
-    if not lowest >= min_cosine:
-        raise EncodingError(f"the lowest cosine to the original is {lowest}, the gate asks for {min_cosine}")
-    if invariant != certificate["texts"]:
-        raise EncodingError(f"only {invariant} of {certificate['texts']} texts have the same bits alone and in a batch")
-
-
-def _manifest(source: ModelSource, spec: EncoderSpec, folder: Path) -> Manifest:
-    files = {path.name: file_facts(path) for path in sorted(folder.iterdir())}
-    engine = EngineFacts(name="onnx", contract=CONTRACT, quantization=SCHEME)
-    return Manifest(
-        schema=SCHEMA,
-        space_id=space_id(
-            encoder_sha256=files[ENCODER].sha256,
-            tokenizer_sha256=files[TOKENIZER].sha256,
-            golden_sha256=files[GOLDEN].sha256,
-            max_tokens=spec.max_tokens,
-            pooling=spec.pooling,
-            normalize=spec.normalize,
-            prompts=spec.prompts,
-            engine=engine,
-        ),
-        model_id=source.model_id,
-        revision=source.revision,
-        licence=source.licence,
-        dimensions=spec.dimensions,
-        max_tokens=spec.max_tokens,
-        pooling=spec.pooling,
-        normalize=spec.normalize,
-        prompts=dict(spec.prompts),
-        engine=engine,
-        files=files,
-    )
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,60 +1,131 @@
-"""From a SentenceTransformer to an fp32 ONNX graph, through optimum."""
+"""Any architecture that optimum can export: from the original, in torch, to an fp32 ONNX graph.
+
+The only room where torch lives. BERT-family models do not come here (see bert_family.py), unless they are asked to.
+"""
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from embakery.errors import ConfigurationError
+from embakery.vectors import Vectors
+from model_bake.bert_family import LOGITS, TOKENS
+from model_bake.nodes import OPSET, node
 from model_bake.source import ModelSource
+from model_bake.spec import CrossEncoderSpec, Spec
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+_MASK = "attention_mask"
+_INPUTS = {"input_ids", "token_type_ids", _MASK}
+# eager attention: plain MatMul and Softmax, which every exporter and onnxruntime understand.
+_MODEL_OPTIONS = {"attn_implementation": "eager", "use_safetensors": True, "dtype": "float32"}
 
-# LayerNormalization is one operator from 17 on; ReduceMean and ReduceMax keep their axes as attributes up to 17.
-OPSET = 17
+
+class Original:
+    """The original model in torch, on the CPU, in fp32. Remote code stays off and pickled weights are refused."""
+
+    def __init__(self, source: ModelSource, spec: Spec) -> None:
+        self._spec = spec
+        self._model: Any = _load(source, spec)
+
+    def export(self) -> onnx.ModelProto:
+        """Export the transformer: input_ids[, token_type_ids] -> token_embeddings, or logits of a cross-encoder."""
+        is_cross_encoder = isinstance(self._spec, CrossEncoderSpec)
+        network = self._model[0].auto_model.eval()
+        exported = _export(network, "text-classification" if is_cross_encoder else "feature-extraction")
+        _fill_in_mask(exported.graph)
+        _rename(exported.graph, exported.graph.output[0].name, LOGITS if is_cross_encoder else TOKENS)
+        _forget_circumstances(exported)
+        return exported
+
+    def vectors(self, texts: Sequence[str], *, prompt: str) -> Vectors:
+        """Return an encoder's own vectors, whole even where the model would cut them, float32 (n, dim)."""
+        self._model.max_seq_length = self._spec.max_tokens
+        self._model.truncate_dim = None
+        return np.asarray(self._model.encode(list(texts), prompt=prompt, show_progress_bar=False), dtype=np.float32)
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> Vectors:
+        """Return a cross-encoder's own scores, float32 (n, labels)."""
+        scores = np.asarray(self._model.predict(list(pairs), show_progress_bar=False), dtype=np.float32)
+        return scores.reshape(len(pairs), -1)
 
 
-def load_model(source: ModelSource) -> SentenceTransformer:
-    """Load the original on the CPU in fp32. Remote code stays off and pickled weights are refused."""
-    from sentence_transformers import SentenceTransformer
-
+def _load(source: ModelSource, spec: Spec) -> Any:
     try:
-        model: SentenceTransformer = SentenceTransformer(
-            source.load_from,
-            device="cpu",
-            trust_remote_code=False,
-            # eager attention: plain MatMul and Softmax, which every exporter and onnxruntime understand.
-            model_kwargs={"attn_implementation": "eager", "use_safetensors": True, "dtype": "float32"},
-        )
-        return model
-    except (OSError, ValueError, ImportError) as error:
+        from sentence_transformers import CrossEncoder, SentenceTransformer
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"architecture {spec.architecture}: its export needs torch and optimum: pip install -e '.[bake-any]'"
+        ) from error
+    kind = CrossEncoder if isinstance(spec, CrossEncoderSpec) else SentenceTransformer
+    try:
+        return kind(str(source.folder), device="cpu", trust_remote_code=False, model_kwargs=dict(_MODEL_OPTIONS))
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         raise ConfigurationError(f"{source.model_id}: sentence-transformers cannot load it: {error}") from error
 
 
-def export_transformer(model: SentenceTransformer) -> onnx.ModelProto:
-    """Export the transformer, without pooling: input_ids, attention_mask[, token_type_ids] -> last_hidden_state."""
+def _export(network: Any, task: str) -> onnx.ModelProto:
     from optimum.exporters.onnx import export
     from optimum.exporters.tasks import TasksManager
 
-    transformer: Any = model[0]
-    network = transformer.auto_model.eval()
     kind = network.config.model_type
     try:
         constructor = TasksManager.get_exporter_config_constructor(
-            "onnx", network, task="feature-extraction", library_name="transformers"
+            "onnx", network, task=task, library_name="transformers"
         )
     except (KeyError, ValueError) as error:
-        raise ConfigurationError(f"architecture {kind}: optimum has no ONNX export for it") from error
+        raise ConfigurationError(f"architecture {kind}: optimum has no ONNX export of it for {task}") from error
     with TemporaryDirectory(prefix="embakery-export-") as folder, warnings.catch_warnings():
-        # Tracing warns of every shape it fixes; the comparison with the original in `certify` is what decides.
+        # Tracing warns of every shape it fixes; the comparison with the original is what decides.
         warnings.simplefilter("ignore")
         logging.getLogger("optimum").setLevel(logging.ERROR)
         path = Path(folder) / "transformer.onnx"
-        export(model=network, config=constructor(network.config), output=path, opset=OPSET)
+        export(model=network, config=constructor(network.config, task=task), output=path, opset=OPSET)
         return onnx.load(path)
+
+
+def _fill_in_mask(graph: onnx.GraphProto) -> None:
+    """Make the attention mask inside the graph, all ones: texts are never padded. Raises ConfigurationError.
+
+    Not removed: some architectures (ModernBERT) join it with a mask of their own, such as a sliding window's.
+    """
+    unknown = {value.name for value in graph.input} - _INPUTS
+    if unknown:
+        raise ConfigurationError(f"the exported graph wants {sorted(unknown)[0]}, which this bake does not know")
+    kept = [value for value in graph.input if value.name != _MASK]
+    if len(kept) == len(graph.input):
+        return
+    del graph.input[:]
+    graph.input.extend(kept)
+    nodes = list(graph.node)
+    del graph.node[:]
+    shape = node(graph, "Shape", ["input_ids"], "mask.shape")
+    node(graph, "ConstantOfShape", [shape], _MASK, value=numpy_helper.from_array(np.ones(1, np.int64)))
+    graph.node.extend(nodes)
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for names in (names for each in graph.node for names in (each.input, each.output)):
+        for position, name in enumerate(names):
+            if name == old:
+                names[position] = new
+    (output,) = (value for value in graph.output if value.name == old)
+    del graph.output[:]
+    graph.output.add().CopyFrom(output)
+    graph.output[0].name = new
+
+
+def _forget_circumstances(model: onnx.ModelProto) -> None:
+    """Nothing of the machine, the day or a library's version may enter the digest."""
+    model.producer_name, model.producer_version, model.doc_string = "embakery", "", ""
+    for each in model.graph.node:
+        each.doc_string = ""
+    del model.metadata_props[:]

@@ -1,145 +1,109 @@
-"""Graph surgery on the exported encoder: no mask, pooled and normalized, one clean interface.
-
-In:  input_ids int64 (batch, tokens), and token_type_ids where the model has them. Every text of a call has the same
-     length, so there is no padding and no attention mask.
-Out: token_embeddings float32 (batch, tokens, hidden) and sentence_embedding float32 (batch, hidden).
-"""
+"""Reading a graph: who makes a tensor, and who reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
-from embakery.errors import ConfigurationError
-from model_bake.spec import EncoderSpec
+from model_bake.rounding import Floats
 
-_MASK = "attention_mask"
-TOKENS = "token_embeddings"
-SENTENCE = "sentence_embedding"
+_FROM_CONTEXT_TO_VALUES = (("Reshape", 0), ("Transpose", 0), ("MatMul", 1), ("Transpose", 0), ("Reshape", 0))
 
 
-def finish_encoder(exported: onnx.ModelProto, spec: EncoderSpec) -> onnx.ModelProto:
-    """Turn the exported transformer (`last_hidden_state`) into the encoder of the artifact."""
-    model = onnx.ModelProto()
-    model.CopyFrom(exported)
-    drop_attention_mask(model.graph)
-    _rename(model.graph, "last_hidden_state", TOKENS)
-    _append_pooling(model.graph, spec)
-    hidden = spec.dimensions[0]
-    del model.graph.output[:]
-    model.graph.output.append(helper.make_tensor_value_info(TOKENS, TensorProto.FLOAT, ["batch", "tokens", hidden]))
-    model.graph.output.append(helper.make_tensor_value_info(SENTENCE, TensorProto.FLOAT, ["batch", hidden]))
-    # Nothing of the machine or the day may enter the digest.
-    model.producer_name, model.producer_version, model.doc_string = "embakery", "", ""
-    for node in model.graph.node:
-        node.doc_string = ""
-    del model.metadata_props[:]
-    onnx.checker.check_model(model)
-    return model
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Who makes and who reads each tensor of a graph, by node index."""
 
+    graph: onnx.GraphProto
+    maker: dict[str, int]
+    readers: dict[str, list[int]]
+    weights: dict[str, onnx.TensorProto]
 
-def drop_attention_mask(graph: onnx.GraphProto) -> None:
-    """Remove the mask input and the additions that apply it.
+    @classmethod
+    def of(cls, graph: onnx.GraphProto) -> Links:
+        """Index a graph."""
+        readers: dict[str, list[int]] = {}
+        for index, node in enumerate(graph.node):
+            for name in node.input:
+                readers.setdefault(name, []).append(index)
+        for output in graph.output:
+            readers.setdefault(output.name, []).append(-1)
+        maker = {name: index for index, node in enumerate(graph.node) for name in node.output}
+        return cls(graph, maker, readers, {tensor.name: tensor for tensor in graph.initializer})
 
-    Texts are never padded, so the mask is all ones and adds exactly zero to every attention score.
-    Raises ConfigurationError if the mask is used in any other way.
-    """
-    masked: set[str] = {_MASK}
-    replaced: dict[str, str] = {}
-    kept: list[onnx.NodeProto] = []
-    for node in graph.node:
-        for position, name in enumerate(node.input):
-            node.input[position] = replaced.get(name, name)
-        tainted = [name for name in node.input if name in masked]
-        if not tainted:
-            kept.append(node)
-        elif node.op_type == "Add" and len(tainted) == 1:
-            (scores,) = (name for name in node.input if name not in masked)
-            replaced[node.output[0]] = scores
-        else:
-            masked.update(node.output)
-    if masked & {output.name for output in graph.output}:
-        raise ConfigurationError("the model uses its attention mask in a way that cannot be baked")
-    del graph.node[:]
-    graph.node.extend(_reachable(kept, {replaced.get(output.name, output.name) for output in graph.output}))
-    inputs = [value for value in graph.input if value.name != _MASK]
-    del graph.input[:]
-    graph.input.extend(inputs)
+    def node(self, index: int) -> onnx.NodeProto:
+        """Return a node."""
+        return self.graph.node[index]
 
+    def array(self, name: str) -> Floats:
+        """Return a constant's values."""
+        return numpy_helper.to_array(self.weights[name])
 
-def _reachable(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:
-    """Keep, in order, the nodes that the wanted values need."""
-    needed = set(wanted)
-    kept: list[onnx.NodeProto] = []
-    for node in reversed(nodes):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            kept.append(node)
-    return kept[::-1]
+    def read_once(self, name: str) -> bool:
+        """Whether exactly one node reads a tensor, once."""
+        return len(self.readers.get(name, [])) == 1
 
+    def made_by(self, name: str, op: str) -> int | None:
+        """Return the node that makes a tensor, if it is an `op`."""
+        index = self.maker.get(name)
+        return index if index is not None and self.node(index).op_type == op else None
 
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for position, name in enumerate(names):
-                if name == old:
-                    names[position] = new
+    def bias_after(self, index: int) -> str | None:
+        """Return the name of the constant vector added to what a node makes, if nothing else is done to it."""
+        output = self.node(index).output[0]
+        while self.read_once(output):
+            reader = self.readers[output][0]
+            if reader < 0 or self.node(reader).op_type != "Add":
+                return None
+            bias = self.bias_of(reader)
+            if bias is not None:
+                return bias
+            # The sum of two halves of one product (see outliers.py): its bias comes after it.
+            halves = [self.made_by(name, "MatMul") for name in self.node(reader).input]
+            if None in halves:
+                return None
+            output = self.node(reader).output[0]
+        return None
 
+    def bias_of(self, index: int) -> str | None:
+        """Return the name of the constant vector of an Add, if nothing else reads it."""
+        if index < 0 or self.node(index).op_type != "Add":
+            return None
+        for name in self.node(index).input:
+            if name in self.weights and len(self.weights[name].dims) == 1 and self.read_once(name):
+                return name
+        return None
 
-def _append_pooling(graph: onnx.GraphProto, spec: EncoderSpec) -> None:
-    pooled = "pooled" if spec.normalize else SENTENCE
-    _POOLINGS[spec.pooling](graph, pooled)
-    if not spec.normalize:
-        return
-    length = _node(graph, "ReduceL2", [pooled], "length", axes=[-1], keepdims=1)
-    # As torch.nn.functional.normalize: never divide by less than 1e-12.
-    safe = _node(graph, "Max", [length, _constant(graph, "smallest_length", np.float32(1e-12))], "safe_length")
-    _node(graph, "Div", [pooled, safe], SENTENCE)
+    def is_plain_norm(self, name: str) -> bool:
+        """Whether a tensor is a layer normalization's, with gain and bias of its own, and not the graph's result."""
+        index = self.made_by(name, "LayerNormalization")
+        if index is None or -1 in self.readers.get(name, []):
+            return False
+        constants = self.node(index).input[1:]
+        return len(constants) == 2 and all(each in self.weights and self.read_once(each) for each in constants)
 
+    def value_projection(self, context: str) -> tuple[str, str] | None:
+        """Return the names of weight and bias of the values that attention mixes into the tensor `context`, if any.
 
-def _mean(graph: onnx.GraphProto, output: str) -> None:
-    # Not ReduceMean: over a middle axis onnxruntime adds in an order that depends on the batch (263 of 300 texts
-    # changed their bits); a Transpose in front of it is optimized away. A row of ones times a text's matrix is that
-    # text's own affair.
-    shape = _node(graph, "Shape", ["input_ids"], "shape")
-    length = _node(graph, "Gather", [shape, _constant(graph, "second", np.array([1]))], "text_length")
-    row = _node(graph, "Concat", [_constant(graph, "one", np.array([1])), length], "row_shape", axis=0)
-    ones = _node(graph, "ConstantOfShape", [row], "ones", value=numpy_helper.from_array(np.ones(1, np.float32)))
-    total = _node(graph, "MatMul", [ones, TOKENS], "total")
-    total = _node(graph, "Squeeze", [total, _constant(graph, "token_axis", np.array([1]))], "total_flat")
-    _node(graph, "Div", [total, _node(graph, "Cast", [length], "divisor", to=TensorProto.FLOAT)], output)
-
-
-def _max(graph: onnx.GraphProto, output: str) -> None:
-    _node(graph, "ReduceMax", [TOKENS], output, axes=[1], keepdims=0)
-
-
-def _cls(graph: onnx.GraphProto, output: str) -> None:
-    _node(graph, "Gather", [TOKENS, _constant(graph, "first", np.int64(0))], output, axis=1)
-
-
-def _last_token(graph: onnx.GraphProto, output: str) -> None:
-    _node(graph, "Gather", [TOKENS, _constant(graph, "last", np.int64(-1))], output, axis=1)
-
-
-_POOLINGS: dict[str, Callable[[onnx.GraphProto, str], None]] = {
-    "mean": _mean,
-    "max": _max,
-    "cls": _cls,
-    "lasttoken": _last_token,
-}
-
-
-def _node(graph: onnx.GraphProto, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-    graph.node.append(helper.make_node(op, inputs, [output], name=f"pooling/{output}", **attributes))
-    return output
-
-
-def _constant(graph: onnx.GraphProto, name: str, value: np.generic | NDArray[np.int64]) -> str:
-    graph.initializer.append(numpy_helper.from_array(np.array(value), name))
-    return name
+        Followed backwards: heads joined, probabilities times values, heads parted, bias, product.
+        """
+        name = context
+        for op, position in _FROM_CONTEXT_TO_VALUES:
+            index = self.made_by(name, op)
+            if index is None or not self.read_once(name):
+                return None
+            if op == "MatMul" and self.made_by(self.node(index).input[0], "Softmax") is None:
+                return None
+            name = self.node(index).input[position]
+        add = self.made_by(name, "Add")
+        bias = None if add is None or not self.read_once(name) else self.bias_of(add)
+        if add is None or bias is None:
+            return None
+        (product,) = (each for each in self.node(add).input if each != bias)
+        index = self.made_by(product, "MatMul")
+        if index is None or not self.read_once(product):
+            return None
+        weight = self.node(index).input[1]
+        return (weight, bias) if weight in self.weights and self.read_once(weight) else None

@@ -24,3 +24,13 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free threads and memory. The engine cannot be used afterwards."""
+
+
+class PairScorer(Protocol):
+    """Runs one baked cross-encoder. Safe to call from several threads."""
+
+    def score(self, ids: Sequence[TokenIds], types: Sequence[TokenIds]) -> Vectors:
+        """Return scores of pairs, float32 (n, labels). types: each token's type, of the same lengths as `ids`."""
+
+    def close(self) -> None:
+        """Free threads and memory. The scorer cannot be used afterwards."""

@@ -1,4 +1,4 @@
-"""The `onnx` engine: onnxruntime on the CPU, any exported encoder.
+"""The `onnx` engine: onnxruntime on the CPU, any exported encoder or cross-encoder.
 
 Texts run in groups of one exact length, so that nothing is padded. Each group runs on one thread; several groups run
 side by side. Together with the per-token quantization of the bake this makes a vector independent of its batch mates,
@@ -26,63 +26,86 @@ CHUNK_TOKENS = 512
 # Names the numeric rules that this engine keeps; whoever changes a vector's bits changes it, and with it the space.
 CONTRACT = "onnxruntime/exact-length-groups/1"
 
-_Run = Callable[[Sequence[TokenIds]], Vectors]
-
 
 class OnnxEngine:
-    """One onnxruntime session and the threads that feed it."""
+    """An encoder's graph. Safe to call from several threads."""
 
     name = "onnx"
 
     def __init__(self, model: Path, *, threads: int | None = None, chunk_tokens: int = CHUNK_TOKENS) -> None:
+        self._runner = _Runner(model, threads=threads, chunk_tokens=chunk_tokens)
+
+    def encode(self, batch: Sequence[TokenIds]) -> Vectors:
+        """Return sentence vectors, float32 (n, dim)."""
+        return np.stack(self._runner.run("sentence_embedding", batch))
+
+    def encode_tokens(self, batch: Sequence[TokenIds]) -> list[Vectors]:
+        """Return token vectors, float32 (tokens, hidden) for each text."""
+        return self._runner.run("token_embeddings", batch)
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._runner.close()
+
+
+class OnnxPairScorer:
+    """A cross-encoder's graph. Safe to call from several threads."""
+
+    name = "onnx"
+
+    def __init__(self, model: Path, *, threads: int | None = None, chunk_tokens: int = CHUNK_TOKENS) -> None:
+        self._runner = _Runner(model, threads=threads, chunk_tokens=chunk_tokens)
+
+    def score(self, ids: Sequence[TokenIds], types: Sequence[TokenIds]) -> Vectors:
+        """Return scores of pairs, float32 (n, labels). types: each token's type, of the same lengths as `ids`."""
+        return np.stack(self._runner.run("scores", ids, types))
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._runner.close()
+
+
+class _Runner:
+    """One onnxruntime session and the threads that feed it."""
+
+    def __init__(self, model: Path, *, threads: int | None, chunk_tokens: int) -> None:
         self._session = open_session(model)
-        self._inputs = frozenset(argument.name for argument in self._session.get_inputs())
+        self._has_types = any(argument.name == "token_type_ids" for argument in self._session.get_inputs())
         self._threads = threads or os.cpu_count() or 1
         self._chunk_tokens = chunk_tokens
         # Its threads start with the first calls that need them: a Lambda INIT does not pay for them.
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="encode")
 
-    def encode(self, batch: Sequence[TokenIds]) -> Vectors:
-        """Return sentence vectors, float32 (n, dim)."""
-        return np.stack(self._run(batch, self._sentence_vectors))
+    def run(self, output: str, ids: Sequence[TokenIds], types: Sequence[TokenIds] | None = None) -> list[Vectors]:
+        """Return each input's part of an output, in the order given. types: all 0 if None."""
+        chunks = list(exact_length_chunks([len(one) for one in ids], self._chunk_tokens))
 
-    def encode_tokens(self, batch: Sequence[TokenIds]) -> list[Vectors]:
-        """Return token vectors, float32 (tokens, hidden) for each text."""
-        return self._run(batch, self._token_vectors)
+        def call(chunk: list[int]) -> Vectors:
+            return self._call(output, [ids[i] for i in chunk], None if types is None else [types[i] for i in chunk])
+
+        results: list[Vectors | None] = [None] * len(ids)
+        for chunk, values in zip(chunks, self._map(call, chunks), strict=True):
+            for index, value in zip(chunk, values, strict=True):
+                results[index] = value
+        return [value for value in results if value is not None]
 
     def close(self) -> None:
-        """Stop the threads."""
         self._pool.shutdown()
 
-    def _run(self, batch: Sequence[TokenIds], run: _Run) -> list[Vectors]:
-        chunks = list(exact_length_chunks([len(ids) for ids in batch], self._chunk_tokens))
-        jobs = [[batch[index] for index in chunk] for chunk in chunks]
-        results: list[Vectors | None] = [None] * len(batch)
-        for chunk, vectors in zip(chunks, self._map(run, jobs), strict=True):
-            for index, vector in zip(chunk, vectors, strict=True):
-                results[index] = vector
-        return [vector for vector in results if vector is not None]
+    def _map(self, call: Callable[[list[int]], Vectors], chunks: list[list[int]]) -> Iterator[Vectors]:
+        if self._threads == 1 or len(chunks) == 1:
+            return map(call, chunks)
+        return self._pool.map(call, chunks)
 
-    def _map(self, run: _Run, jobs: list[list[TokenIds]]) -> Iterator[Vectors]:
-        if self._threads == 1 or len(jobs) == 1:
-            return map(run, jobs)
-        return self._pool.map(run, jobs)
-
-    def _sentence_vectors(self, chunk: Sequence[TokenIds]) -> Vectors:
-        return self._call("sentence_embedding", chunk)
-
-    def _token_vectors(self, chunk: Sequence[TokenIds]) -> Vectors:
-        return self._call("token_embeddings", chunk)
-
-    def _call(self, output: str, chunk: Sequence[TokenIds]) -> Vectors:
-        ids = np.array(chunk, dtype=np.int64)
-        feed = {"input_ids": ids}
-        if "token_type_ids" in self._inputs:
-            feed["token_type_ids"] = np.zeros_like(ids)
+    def _call(self, output: str, ids: Sequence[TokenIds], types: Sequence[TokenIds] | None) -> Vectors:
+        feed = {"input_ids": np.array(ids, dtype=np.int64)}
+        shape = feed["input_ids"].shape
+        if self._has_types:
+            feed["token_type_ids"] = np.zeros(shape, np.int64) if types is None else np.array(types, dtype=np.int64)
         try:
             (value,) = self._session.run([output], feed)
         except Exception as error:  # onnxruntime's errors share no public base class
-            raise EncodingError(f"onnxruntime failed on {ids.shape[0]} texts of {ids.shape[1]} tokens") from error
+            raise EncodingError(f"onnxruntime failed on {shape[0]} inputs of {shape[1]} tokens") from error
         return np.asarray(value, dtype=np.float32)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bake_models import HIDDEN, save_bert
+from bake_models import HIDDEN, save_model
 from sentence_transformers.sentence_transformer.modules import Dense
 
 from embakery import Embedder
@@ -35,7 +35,7 @@ def bake_small(model: Path, out: Path) -> Artifact:
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max", "lasttoken"])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_every_pooling_is_that_of_the_original(tmp_path: Path, pooling: str, normalize: bool) -> None:
-    original = save_bert(tmp_path / "model", pooling=pooling, normalize=normalize)
+    original = save_model(tmp_path / "model", pooling=pooling, normalize=normalize)
     artifact = bake_small(tmp_path / "model", tmp_path / "artifact")
     assert (artifact.manifest.pooling, artifact.manifest.normalize) == (pooling, normalize)
     assert artifact.manifest.max_tokens == 48
@@ -53,7 +53,7 @@ def test_every_pooling_is_that_of_the_original(tmp_path: Path, pooling: str, nor
 
 def test_prompts_go_to_their_input_types(tmp_path: Path) -> None:
     prompts = {"query": "the question is ", "document": "the text is "}
-    original = save_bert(tmp_path / "model", prompts=prompts)
+    original = save_model(tmp_path / "model", prompts=prompts)
     bake_small(tmp_path / "model", tmp_path / "artifact")
     embedder = Embedder.load(tmp_path / "artifact")
     for input_type, prompt in prompts.items():
@@ -63,7 +63,7 @@ def test_prompts_go_to_their_input_types(tmp_path: Path) -> None:
 
 
 def test_two_bakes_are_equal_and_a_name_changes_nothing(tmp_path: Path) -> None:
-    save_bert(tmp_path / "model")
+    save_model(tmp_path / "model")
     first = bake_small(tmp_path / "model", tmp_path / "first")
     (tmp_path / "model").rename(tmp_path / "renamed")
     second = bake_small(tmp_path / "renamed", tmp_path / "second")
@@ -74,8 +74,8 @@ def test_two_bakes_are_equal_and_a_name_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"max_tokens": 32}, {"pooling": "cls"}, {"prompts": {"query": "ask "}}])
 def test_what_changes_a_vector_changes_the_space(tmp_path: Path, change: dict[str, Any]) -> None:
-    save_bert(tmp_path / "model")
-    save_bert(tmp_path / "changed", **change)
+    save_model(tmp_path / "model")
+    save_model(tmp_path / "changed", **change)
     unchanged = bake_small(tmp_path / "model", tmp_path / "first").manifest.space_id
     assert bake_small(tmp_path / "changed", tmp_path / "second").manifest.space_id != unchanged
 
@@ -90,13 +90,13 @@ def test_what_changes_a_vector_changes_the_space(tmp_path: Path, change: dict[st
     ],
 )
 def test_what_cannot_be_baked_is_refused_by_name(tmp_path: Path, shape: dict[str, Any], message: str) -> None:
-    save_bert(tmp_path / "model", **shape)
+    save_model(tmp_path / "model", **shape)
     assert refusal(tmp_path / "model", tmp_path / "artifact", ConfigurationError).startswith(message)
     assert not (tmp_path / "artifact").exists()
 
 
 def test_below_the_gate_nothing_is_left(tmp_path: Path) -> None:
-    save_bert(tmp_path / "model")
+    save_model(tmp_path / "model")
     with pytest.raises(EncodingError, match=r"the gate asks for 1\.1"):
         bake(str(tmp_path / "model"), tmp_path / "out" / "artifact", min_cosine=1.1)
     assert list((tmp_path / "out").iterdir()) == []
@@ -111,7 +111,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
 def test_a_folder_without_a_model_and_one_with_pickled_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "cannot load it" in refusal(tmp_path / "empty", tmp_path / "out", ConfigurationError)
-    save_bert(tmp_path / "model")
+    save_model(tmp_path / "model")
     weights = tmp_path / "model" / "model.safetensors"
     weights.rename(weights.with_name("pytorch_model.bin"))
     assert "cannot load it" in refusal(tmp_path / "model", tmp_path / "out", ConfigurationError)
@@ -125,7 +125,7 @@ def test_other_weights_than_the_default_model_s_are_refused(monkeypatch: pytest.
 
 
 def test_a_killed_bake_leaves_nothing_that_loads(tmp_path: Path) -> None:
-    save_bert(tmp_path / "model")
+    save_model(tmp_path / "model")
     command = [sys.executable, "-m", "embakery", "bake", str(tmp_path / "model"), "--out", str(tmp_path / "artifact")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from embakery.artifact import Artifact, EngineFacts, Golden, Manifest, file_facts, space_id
+from embakery.artifact import SCHEMA, Artifact, EngineFacts, Golden, Manifest, file_facts, space_id
 from embakery.cache import Key
 from embakery.embed import Embedder
 from embakery.errors import CacheUnavailableError, EncodingError, StoreUnavailableError
@@ -108,8 +108,9 @@ def write_artifact(
     Golden(golden, FakeEngine().encode(golden)).save(folder / "golden.npz")
     files = {path.name: file_facts(path) for path in sorted(folder.iterdir())}
     manifest = Manifest(
-        schema=1,
+        schema=SCHEMA,
         space_id=space_id(
+            kind="encoder",
             encoder_sha256=files["encoder.onnx"].sha256,
             tokenizer_sha256=files["tokenizer.json"].sha256,
             golden_sha256=files["golden.npz"].sha256,
@@ -119,6 +120,8 @@ def write_artifact(
             prompts=prompts or {},
             engine=FACTS,
         ),
+        kind="encoder",
+        architecture="fake",
         model_id=model_id,
         revision=None,
         licence="apache-2.0",

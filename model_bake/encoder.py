@@ -1,0 +1,59 @@
+"""How an encoder is calibrated, pinned and judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embakery.artifact import Golden
+from embakery.engines.onnx import OnnxEngine
+from embakery.texts import TextTokenizer
+from model_bake import certify
+from model_bake.calibrate import Feed
+from model_bake.report import encoder_page
+from model_bake.samples import GOLDEN_TEXTS, calibration_passages, certificate_samples, held_out_passages, token_ids
+from model_bake.spec import EncoderSpec
+from model_bake.trial import Certificate
+
+if TYPE_CHECKING:
+    from model_bake.export import Original
+
+_COMPARED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderTrial:
+    """An encoder and its tokenizer's file."""
+
+    spec: EncoderSpec
+    tokenizer: Path
+
+    def calibration(self) -> list[Feed]:
+        """Return what quantization is calibrated on."""
+        passages = [passage.text for passage in calibration_passages()]
+        ids = token_ids(self._open(self.spec.max_tokens), passages)
+        return [{"input_ids": np.array(one, dtype=np.int64)} for one in ids if one]
+
+    def golden(self, graph: Path) -> Golden:
+        """Encode the golden texts as the function will."""
+        ids = [one for one in token_ids(self._open(self.spec.max_tokens), GOLDEN_TEXTS) if one]
+        return Golden(tuple(ids), OnnxEngine(graph).encode(ids))
+
+    def difference(self, graph: Path, original: Original) -> float:
+        """Return the largest difference of any value between the fp32 graph's vectors and the original's."""
+        texts = [passage.text for passage in held_out_passages()[:_COMPARED]]
+        ours = OnnxEngine(graph).encode(token_ids(self._open(self.spec.max_tokens), texts))
+        theirs = original.vectors(texts, prompt=self.spec.prompts.get("document", ""))
+        return float(np.abs(ours - theirs).max())
+
+    def certify(self, reference: Path, baked: Path) -> Certificate:
+        """Measure the baked graph against the fp32 one."""
+        samples = certificate_samples(self._open, self.spec.max_tokens)
+        fidelity = certify.measure(OnnxEngine(reference), OnnxEngine(baked), samples)
+        return Certificate(certify.summarize(fidelity), lambda figures: encoder_page(figures, fidelity))
+
+    def _open(self, max_tokens: int) -> TextTokenizer:
+        return TextTokenizer(self.tokenizer, max_tokens=max_tokens, prompts=self.spec.prompts)
