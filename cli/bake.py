@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from model_bake.quantize import Precision
 
 
-class _Terminal:
+class Terminal:
     """Shows a bake's steps: a line each, a bar for the long ones."""
 
     def say(self, step: str, text: str) -> None:
@@ -142,7 +142,7 @@ def bake(
         gates=Gates(min_cosine, min_mean_cosine, min_overlap, min_rank_agreement),
         evaluation=evaluation,
     )
-    baked = run_bake(order, out, report=_Terminal())
+    baked = run_bake(order, out, report=Terminal())
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     space = baked.artifact.manifest.space_id
     click.echo(f"{'baked':10}{out}: {size:.0f} MB, space {space}, in {baked.seconds:.0f} s")

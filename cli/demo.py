@@ -99,11 +99,12 @@ def _bake_if_missing(artifact: Path) -> float:
         click.echo(f"artifact   {artifact}, baked before")
         return 0.0
     quiet_libraries()
-    from model_bake.bake import bake
+    from cli.bake import Terminal
+    from model_bake.bake import Order, bake
     from model_bake.source import DEFAULT_MODEL
 
-    click.echo(f"bake       {DEFAULT_MODEL}: the first time takes half a minute")
-    return bake(DEFAULT_MODEL, artifact, report=lambda line: click.echo(f"  {line}")).seconds
+    click.echo(f"{DEFAULT_MODEL}, baked to {artifact}; the first time takes a minute")
+    return bake(Order(DEFAULT_MODEL), artifact, report=Terminal()).seconds
 
 
 def _send_and_wait(system: LocalSystem, passages: Sequence[Passage], *, version: int, broken: Sequence[str]) -> Pass:

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from embakery.artifact import (
     TOKENIZER,
     Artifact,
     EngineFacts,
+    Kind,
     Manifest,
     file_facts,
     space_id,
@@ -40,14 +41,15 @@ from model_bake.cross_encoder import CrossEncoderTrial
 from model_bake.encoder import EncoderTrial
 from model_bake.gates import Gates
 from model_bake.pack import pack_encoder
+from model_bake.progress import SILENT, Report
 from model_bake.quantize import SCHEMES, Precision, quantize_model
 from model_bake.source import ModelSource, find_model
 from model_bake.spec import CrossEncoderSpec, EncoderSpec, Spec, Wishes, read_spec
 from model_bake.tokenizer import check_vocabulary, load_tokenizer
 from model_bake.trial import Trial
 
-Report = Callable[[str], None]
-
+# protobuf's limit is 2 GiB.
+_LARGEST_MESSAGE = 2_000_000_000
 # Above this the graph is wrong, not merely rounded: another pooling, a lost layer, a wrong prompt.
 EXPORT_TOLERANCE = 1e-4
 
@@ -90,7 +92,7 @@ class _Dough:
     fp32: Fp32
 
 
-def bake(order: Order, out: Path, *, report: Report = lambda _: None) -> Baked:
+def bake(order: Order, out: Path, *, report: Report = SILENT) -> Baked:
     """Bake a model into the folder `out`.
 
     Raises ConfigurationError for what cannot be baked, before any file is written, and EncodingError below a gate;
@@ -100,7 +102,7 @@ def bake(order: Order, out: Path, *, report: Report = lambda _: None) -> Baked:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigurationError(f"{out}: is there already and not empty; remove it or name another folder")
     encoder = _prepare(order.model, order.revision, order, order.wishes, report)
-    reranker = _prepare_reranker(order, encoder, report) if order.reranker is not None else None
+    reranker = None if order.reranker is None else _prepare_reranker(order.reranker, order, encoder, report)
     with _staging(out) as folder:
         manifest = _bake_one(encoder, folder, order, report)
         if reranker is not None:
@@ -116,7 +118,7 @@ def bake(order: Order, out: Path, *, report: Report = lambda _: None) -> Baked:
 def _prepare(model: str, revision: str | None, order: Order, wishes: Wishes, report: Report) -> _Dough:
     """Read everything that can refuse a model."""
     source = find_model(model, revision=revision)
-    report(f"read      {source.model_id}")
+    report.say("read", source.model_id)
     spec = read_spec(source.folder, wishes=wishes, card_prompts=source.card_prompts)
     tokenizer = load_tokenizer(spec)
     fp32 = build_fp32(source, spec, route=order.route)
@@ -124,9 +126,8 @@ def _prepare(model: str, revision: str | None, order: Order, wishes: Wishes, rep
     return _Dough(source, spec, tokenizer, fp32)
 
 
-def _prepare_reranker(order: Order, encoder: _Dough, report: Report) -> _Dough:
-    assert order.reranker is not None
-    reranker = _prepare(order.reranker, order.reranker_revision, order, Wishes(), report)
+def _prepare_reranker(model: str, order: Order, encoder: _Dough, report: Report) -> _Dough:
+    reranker = _prepare(model, order.reranker_revision, order, Wishes(), report)
     if not isinstance(encoder.spec, EncoderSpec):
         raise ConfigurationError("--reranker: only an encoder can have one beside it")
     if not isinstance(reranker.spec, CrossEncoderSpec):
@@ -144,13 +145,14 @@ def _bake_one(dough: _Dough, folder: Path, order: Order, report: Report) -> Mani
         reference = Path(scratch) / ENCODER
         _save(dough.fp32.model, reference)
         difference = _check_original(trial, dough.fp32, reference)
-        report(f"quantize  {order.precision}")
-        baked = quantize_model(dough.fp32.model, calibration=trial.calibration(), precision=order.precision)
+        baked = quantize_model(
+            dough.fp32.model, calibration=trial.calibration(), precision=order.precision, report=report
+        )
         _save(baked, folder / ENCODER)
         if dough.fp32.shape is not None and order.precision == "int8":
             pack_encoder(baked, dough.fp32.shape, folder / PACK)
         trial.golden(folder / ENCODER).save(folder / GOLDEN)
-        report("certify   against the fp32 original")
+        report.say("certify", "against the fp32 original")
         _certify(trial, reference, folder, order.gates, {"precision": order.precision, "export_difference": difference})
     return _manifest(dough.source, dough.spec, order.precision, folder)
 
@@ -159,6 +161,12 @@ def _trial(spec: Spec, tokenizer: Path, evaluation: Path | None) -> Trial:
     if isinstance(spec, EncoderSpec):
         return EncoderTrial(spec, tokenizer, evaluation)
     return CrossEncoderTrial(spec, tokenizer)
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    """Save a graph; what is too large for one protobuf message gets its weights in a file beside it."""
+    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    onnx.save(model, path, save_as_external_data=size > _LARGEST_MESSAGE, location=f"{path.name}.data")
 
 
 def _check_original(trial: Trial, fp32: Fp32, reference: Path) -> float | None:
@@ -185,10 +193,8 @@ def _certify(trial: Trial, reference: Path, folder: Path, gates: Gates, facts: M
 def _manifest(source: ModelSource, spec: Spec, precision: Precision, folder: Path) -> Manifest:
     files = {path.name: file_facts(path) for path in sorted(folder.iterdir())}
     engine = EngineFacts(name="onnx", contract=CONTRACT, quantization=SCHEMES[precision])
-    is_encoder = isinstance(spec, EncoderSpec)
-    kind = "encoder" if is_encoder else "cross-encoder"
-    pooling, normalize = ("+".join(spec.pooling), spec.normalizes) if is_encoder else ("none", False)
-    prompts = dict(spec.prompts) if is_encoder else {}
+    kind: Kind = "encoder" if isinstance(spec, EncoderSpec) else "cross-encoder"
+    shape = _encoder_shape(spec) if isinstance(spec, EncoderSpec) else _Shape((spec.labels,), "none", False, {})
     return Manifest(
         schema=SCHEMA,
         space_id=space_id(
@@ -197,9 +203,9 @@ def _manifest(source: ModelSource, spec: Spec, precision: Precision, folder: Pat
             tokenizer_sha256=files[TOKENIZER].sha256,
             golden_sha256=files[GOLDEN].sha256,
             max_tokens=spec.max_tokens,
-            pooling=pooling,
-            normalize=normalize,
-            prompts=prompts,
+            pooling=shape.pooling,
+            normalize=shape.normalize,
+            prompts=shape.prompts,
             engine=engine,
         ),
         kind=kind,
@@ -207,14 +213,28 @@ def _manifest(source: ModelSource, spec: Spec, precision: Precision, folder: Pat
         model_id=source.model_id,
         revision=source.revision,
         licence=source.licence,
-        dimensions=spec.dimensions if is_encoder else (spec.labels,),
+        dimensions=shape.dimensions,
         max_tokens=spec.max_tokens,
-        pooling=pooling,
-        normalize=normalize,
-        prompts=prompts,
+        pooling=shape.pooling,
+        normalize=shape.normalize,
+        prompts=shape.prompts,
         engine=engine,
         files=files,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What a manifest says of a model's output and prompts."""
+
+    dimensions: tuple[int, ...]
+    pooling: str
+    normalize: bool
+    prompts: Mapping[str, str]
+
+
+def _encoder_shape(spec: EncoderSpec) -> _Shape:
+    return _Shape(spec.dimensions, "+".join(spec.pooling), spec.normalizes, dict(spec.prompts))
 
 
 @contextmanager
@@ -231,6 +251,8 @@ def _staging(out: Path) -> Iterator[Path]:
         if out.is_dir():
             out.rmdir()
         staging.rename(out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise ConfigurationError(f"{out}: cannot be written: {error.strerror}; nothing was kept") from error
         raise

@@ -14,7 +14,14 @@ from embakery.texts import TextTokenizer
 from model_bake import certify
 from model_bake.calibrate import Feed
 from model_bake.report import encoder_page
-from model_bake.samples import GOLDEN_TEXTS, calibration_passages, certificate_samples, held_out_passages, token_ids
+from model_bake.samples import (
+    GOLDEN_TEXTS,
+    calibration_passages,
+    certificate_samples,
+    held_out_passages,
+    joined_passages,
+    token_ids,
+)
 from model_bake.spec import EncoderSpec
 from model_bake.trial import Certificate
 
@@ -30,10 +37,12 @@ class EncoderTrial:
 
     spec: EncoderSpec
     tokenizer: Path
+    evaluation: Path | None = None
 
     def calibration(self) -> list[Feed]:
         """Return what quantization is calibrated on."""
         passages = [passage.text for passage in calibration_passages()]
+        passages += joined_passages(passages)
         ids = token_ids(self._open(self.spec.max_tokens), passages)
         return [{"input_ids": np.array(one, dtype=np.int64)} for one in ids if one]
 

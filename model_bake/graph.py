@@ -35,7 +35,8 @@ class Links:
 
     def node(self, index: int) -> onnx.NodeProto:
         """Return a node."""
-        return self.graph.node[index]
+        node: onnx.NodeProto = self.graph.node[index]
+        return node
 
     def array(self, name: str) -> Floats:
         """Return a constant's values."""
@@ -73,7 +74,7 @@ class Links:
             return None
         for name in self.node(index).input:
             if name in self.weights and len(self.weights[name].dims) == 1 and self.read_once(name):
-                return name
+                return str(name)
         return None
 
     def is_plain_norm(self, name: str) -> bool:

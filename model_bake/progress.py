@@ -26,7 +26,7 @@ class Silent:
         """Say nothing."""
 
     @contextmanager
-    def progress(self, step: str, total: int) -> Iterator[Advance]:
+    def progress(self, step: str, total: int) -> Iterator[Advance]:  # noqa: ARG002 - the protocol's
         """Show nothing."""
         yield lambda _: None
 

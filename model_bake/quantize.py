@@ -58,8 +58,7 @@ def quantize_model(
     precision: Precision = "int8",
     report: Report = SILENT,
 ) -> onnx.ModelProto:
-    """Return a copy of an fp32 graph in a precision. calibration: inputs int64 (tokens,) by name, for each text.
-    """
+    """Return a copy of an fp32 graph in a precision. calibration: inputs int64 (tokens,) by name, for each text."""
     if precision == "fp32":
         copy = onnx.ModelProto()
         copy.CopyFrom(model)

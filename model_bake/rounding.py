@@ -67,7 +67,7 @@ def covariance(inputs: Floats, *, ridge: float) -> Doubles:
     matrix = (centred.T @ centred).astype(np.float64) / len(centred)
     # A channel that never varies has no curvature of its own: the ridge alone keeps it where it is.
     matrix[np.diag_indices(width)] += ridge * max(float(np.trace(matrix)) / width, SMALLEST_SPAN)
-    return matrix
+    return np.asarray(matrix, dtype=np.float64)
 
 
 def round_gptq(weight: Doubles, scale: Floats, hessian: Doubles) -> Bytes:

@@ -19,6 +19,7 @@ SEED = 20261123
 _FOLDER = Path(__file__).parent / "passages"
 _DOCUMENTATION = 200
 _PER_LENGTH = 10
+_JOINED_CHARACTERS = 1100
 _QUERIES = 12
 _CANDIDATES = 24
 _LENGTHS = (4, 8, 16, 32, 64, 128, 256, 512)
@@ -53,6 +54,18 @@ class Sample:
 def calibration_passages() -> list[Passage]:
     """Return the passages that quantization is calibrated on."""
     return _read("calibration.jsonl")
+
+
+def joined_passages(texts: Sequence[str]) -> list[str]:
+    """Return the same texts, shuffled and joined to long ones: calibration needs words at late positions too."""
+    order = random.Random(SEED).sample(texts, len(texts))  # noqa: S311 - not for secrets
+    joined, current = [], ""
+    for text in order:
+        current += f"{text} "
+        if len(current) > _JOINED_CHARACTERS:
+            joined.append(current)
+            current = ""
+    return joined
 
 
 def held_out_passages() -> list[Passage]:
