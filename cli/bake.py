@@ -23,9 +23,11 @@ class Terminal:
     """Shows a bake's steps: a line each, a bar for the long ones."""
 
     def say(self, step: str, text: str) -> None:
+        """Print a line."""
         click.echo(f"{step:10}{text}")
 
     def progress(self, step: str, total: int) -> AbstractContextManager[Advance]:
+        """Show a bar."""
         return progress(step, total)
 
 

@@ -173,8 +173,9 @@ class Embedder:
         DeadlineExceededError when time runs out between rounds.
         """
         wanted = check_top_n(top_n)
-        if self.rerank_method(method) == "cross-encoder":
-            scores = self._pair_scores(query, documents, deadline)
+        scorer = self.scored_by(method)
+        if isinstance(scorer, CrossEncoder):
+            scores = _pair_scores(scorer, query, documents, deadline)
         else:
             scores = self._late_interaction_scores(query, documents, deadline)
         return rank(scores, top_n=wanted)
@@ -210,19 +211,6 @@ class Embedder:
 
         # Token vectors are large, 400 KB for a long text: never those of all documents at once.
         return score_in_rounds([len(item.ids) for item in candidates], score, deadline)
-
-    def _pair_scores(self, query: str, documents: Sequence[str], deadline: Deadline | None) -> list[float]:
-        model = self.cross_encoder
-        assert model is not None
-        model.require_one_label()
-        pairs = model.tokenize(
-            [(query, document) for document in documents], lambda index: ("query", f"documents[{index}]")
-        )
-
-        def score(batch: list[int]) -> list[float]:
-            return [float(row[0]) for row in model.score([pairs[index] for index in batch])]
-
-        return score_in_rounds([len(pair.ids) for pair in pairs], score, deadline)
 
     def tokenize(self, text: str, *, input_type: str = "document") -> TokenizedText:
         """Tokenize one text as `embed` does. Raises InvalidRequestError."""
@@ -321,6 +309,18 @@ def open_engine(artifact: Artifact, name: str, threads: int | None) -> Engine:
     reason = "asked for" if name == "onnx" else "the artifact holds no other"
     log.info("engine", extra={"engine": "onnx", "reason": reason})
     return OnnxEngine(artifact.encoder, threads=threads)
+
+
+def _pair_scores(model: CrossEncoder, query: str, documents: Sequence[str], deadline: Deadline | None) -> list[float]:
+    model.require_one_label()
+    pairs = model.tokenize(
+        [(query, document) for document in documents], lambda index: ("query", f"documents[{index}]")
+    )
+
+    def score(batch: list[int]) -> list[float]:
+        return [float(row[0]) for row in model.score([pairs[index] for index in batch])]
+
+    return score_in_rounds([len(pair.ids) for pair in pairs], score, deadline)
 
 
 def _cross_encoder_opener(

@@ -240,8 +240,8 @@ class _Run:
         )
 
     def _ranking(self, work: _Work, query: RerankQuery) -> RerankResult:
-        assert isinstance(work.message, RerankMessage)
-        method = work.message.method or self._worker.rerank_method
+        asked = work.message.method if isinstance(work.message, RerankMessage) else None
+        method = asked or self._worker.rerank_method
         scorer = self._worker.embedder.scored_by(method)
         scorer.require_golden()
         texts = [document.text for document in query.documents]

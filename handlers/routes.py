@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from embakery.embed import EmbedCounts, Embedded
+from embakery.cross_encoder import CrossEncoder
+from embakery.embed import EmbedCounts, Embedded, Embedder
 from embakery.errors import EmbakeryError, InvalidRequestError, RequestTooLargeError
 from embakery.rounds import Deadline
 from embakery.texts import INPUT_TYPES, check_truncate, json_type
@@ -77,7 +78,7 @@ def rerank(request: Request, services: Services, deadline: Deadline) -> Json:
 def models(_: Request, services: Services, __: Deadline) -> Json:
     """GET /v1/models, as OpenAI, with what a client must know to compare vectors or scores."""
     cross_encoder = services.embedder.cross_encoder
-    served = [services.embedder] if cross_encoder is None else [services.embedder, cross_encoder]
+    served: list[Embedder | CrossEncoder] = [services.embedder, *([cross_encoder] if cross_encoder else [])]
     data = [
         {
             "id": model.manifest.model_id,

@@ -13,7 +13,7 @@ from model_bake.bert_family import TOKENS, build_cross_encoder, build_encoder
 from model_bake.bert_layout import family_shape, is_family
 from model_bake.files import read_json
 from model_bake.head import finish_cross_encoder, finish_encoder
-from model_bake.nodes import add_input, add_output, constant, new_model, node
+from model_bake.nodes import add_input, add_output, constant, fill_in_input, new_model, node
 from model_bake.pipeline import read_static_table
 from model_bake.source import ModelSource
 from model_bake.spec import STATIC, CrossEncoderSpec, EncoderSpec, Spec
@@ -56,6 +56,8 @@ def build_fp32(source: ModelSource, spec: Spec, *, route: Route) -> Fp32:
 def _finish(trunk: onnx.ModelProto, spec: Spec) -> onnx.ModelProto:
     if isinstance(spec, EncoderSpec):
         return finish_encoder(trunk, spec)
+    if not spec.tells_types:
+        fill_in_input(trunk.graph, "token_type_ids", 0)
     return finish_cross_encoder(trunk, spec)
 
 

@@ -82,11 +82,12 @@ class Walk:
 
     @classmethod
     def start(cls, model: onnx.ModelProto, chunks: Sequence[Feed]) -> Walk:
-        """Stand before the first node."""
+        """Stand before the first node. Of the chunks only what the graph takes as input counts."""
+        inputs = [value.name for value in model.graph.input]
         return cls(
             plan=[[node] for node in model.graph.node],
             weights={tensor.name: tensor for tensor in model.graph.initializer},
-            live=[dict(chunk) for chunk in chunks],
+            live=[{name: chunk[name] for name in inputs} for chunk in chunks],
             _opset=list(model.opset_import),
         )
 

@@ -44,7 +44,11 @@ class EncoderTrial:
         passages = [passage.text for passage in calibration_passages()]
         passages += joined_passages(passages)
         ids = token_ids(self._open(self.spec.max_tokens), passages)
-        return [{"input_ids": np.array(one, dtype=np.int64)} for one in ids if one]
+        return [
+            {"input_ids": np.array(one, dtype=np.int64), "token_type_ids": np.zeros(len(one), dtype=np.int64)}
+            for one in ids
+            if one
+        ]
 
     def golden(self, graph: Path) -> Golden:
         """Encode the golden texts as the function will."""

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from embakery.errors import ConfigurationError
 from embakery.vectors import Vectors
 from model_bake.bert_family import LOGITS, TOKENS
-from model_bake.nodes import OPSET, node
+from model_bake.nodes import OPSET, fill_in_input
 from model_bake.source import ModelSource
 from model_bake.spec import CrossEncoderSpec, Spec
 
@@ -41,7 +40,9 @@ class Original:
         is_cross_encoder = isinstance(self._spec, CrossEncoderSpec)
         network = self._model[0].auto_model.eval()
         exported = _export(network, "text-classification" if is_cross_encoder else "feature-extraction")
-        _fill_in_mask(exported.graph)
+        _check_inputs(exported.graph)
+        # Texts are never padded. Not removed: some architectures (ModernBERT) join the mask with one of their own.
+        fill_in_input(exported.graph, _MASK, 1)
         _rename(exported.graph, exported.graph.output[0].name, LOGITS if is_cross_encoder else TOKENS)
         _forget_circumstances(exported)
         return exported
@@ -73,43 +74,29 @@ def _load(source: ModelSource, spec: Spec) -> Any:
 
 
 def _export(network: Any, task: str) -> onnx.ModelProto:
-    from optimum.exporters.onnx import export
-    from optimum.exporters.tasks import TasksManager
-
     kind = network.config.model_type
-    try:
-        constructor = TasksManager.get_exporter_config_constructor(
-            "onnx", network, task=task, library_name="transformers"
-        )
-    except (KeyError, ValueError) as error:
-        raise ConfigurationError(f"architecture {kind}: optimum has no ONNX export of it for {task}") from error
     with TemporaryDirectory(prefix="embakery-export-") as folder, warnings.catch_warnings():
         # Tracing warns of every shape it fixes; the comparison with the original is what decides.
         warnings.simplefilter("ignore")
         logging.getLogger("optimum").setLevel(logging.ERROR)
+        from optimum.exporters.onnx import export
+        from optimum.exporters.tasks import TasksManager
+
+        try:
+            constructor = TasksManager.get_exporter_config_constructor(
+                "onnx", network, task=task, library_name="transformers"
+            )
+        except (KeyError, ValueError) as error:
+            raise ConfigurationError(f"architecture {kind}: optimum has no ONNX export of it for {task}") from error
         path = Path(folder) / "transformer.onnx"
         export(model=network, config=constructor(network.config, task=task), output=path, opset=OPSET)
         return onnx.load(path)
 
 
-def _fill_in_mask(graph: onnx.GraphProto) -> None:
-    """Make the attention mask inside the graph, all ones: texts are never padded. Raises ConfigurationError.
-
-    Not removed: some architectures (ModernBERT) join it with a mask of their own, such as a sliding window's.
-    """
+def _check_inputs(graph: onnx.GraphProto) -> None:
     unknown = {value.name for value in graph.input} - _INPUTS
     if unknown:
         raise ConfigurationError(f"the exported graph wants {sorted(unknown)[0]}, which this bake does not know")
-    kept = [value for value in graph.input if value.name != _MASK]
-    if len(kept) == len(graph.input):
-        return
-    del graph.input[:]
-    graph.input.extend(kept)
-    nodes = list(graph.node)
-    del graph.node[:]
-    shape = node(graph, "Shape", ["input_ids"], "mask.shape")
-    node(graph, "ConstantOfShape", [shape], _MASK, value=numpy_helper.from_array(np.ones(1, np.int64)))
-    graph.node.extend(nodes)
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:

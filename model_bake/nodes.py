@@ -52,6 +52,21 @@ def constant(graph: onnx.GraphProto, name: str, value: Constant) -> str:
     return name
 
 
+def fill_in_input(graph: onnx.GraphProto, name: str, value: int) -> None:
+    """Make an int64 input (batch, tokens), if the graph has it, inside the graph instead: everywhere `value`."""
+    kept = [each for each in graph.input if each.name != name]
+    if len(kept) == len(graph.input):
+        return
+    del graph.input[:]
+    graph.input.extend(kept)
+    nodes = list(graph.node)
+    del graph.node[:]
+    shape = node(graph, "Shape", ["input_ids"], f"{name}.shape")
+    filling = numpy_helper.from_array(np.array([value], np.int64))
+    node(graph, "ConstantOfShape", [shape], name, value=filling)
+    graph.node.extend(nodes)
+
+
 def integers(graph: onnx.GraphProto, name: str, values: int | Sequence[int]) -> str:
     """Return an int64 constant `constants.{name}`, written once however often it is asked for."""
     return _shared(graph, name, np.array(values, np.int64))

@@ -22,6 +22,8 @@ _SENTENCE_CONFIGS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+# Tokenizer classes that pass no token types on.
+_WITHOUT_TYPES = ("roberta", "camembert", "distilbert", "mpnet", "modernbert", "t5")
 SCORE_ACTIVATIONS = {"Sigmoid": "sigmoid", "Identity": "identity"}
 
 
@@ -53,12 +55,16 @@ class EncoderSpec:
 
 @dataclass(frozen=True, slots=True)
 class CrossEncoderSpec:
-    """A cross-encoder: pairs in, `labels` scores out. activation: `sigmoid` or `identity`."""
+    """A cross-encoder: pairs in, `labels` scores out.
+
+    activation: `sigmoid` or `identity`. tells_types: whether the model is told query and document apart by token types.
+    """
 
     folder: Path
     architecture: str
     labels: int
     activation: str
+    tells_types: bool
     max_tokens: int
     lower_cases: bool
 
@@ -144,9 +150,19 @@ def _cross_encoder(modules: list[Module], settings: Mapping[str, Any], wishes: W
         architecture=config["model_type"],
         labels=labels,
         activation=_score_activation(config, settings, labels),
+        tells_types=_tells_types(folder, config["model_type"]),
         max_tokens=_max_tokens(folder, config, sentence, wishes),
         lower_cases=bool(sentence.get("do_lower_case", False)),
     )
+
+
+def _tells_types(folder: Path, architecture: str) -> bool:
+    """Whether the original's tokenizer passes token types on; by its class, where its configuration does not say."""
+    config = read_json_if_there(folder / "tokenizer_config.json")
+    if "model_input_names" in config:
+        return "token_type_ids" in config["model_input_names"]
+    name = str(config.get("tokenizer_class") or architecture.replace("-", "")).lower()
+    return not any(kind in name for kind in _WITHOUT_TYPES)
 
 
 def _score_activation(config: Mapping[str, Any], settings: Mapping[str, Any], labels: int) -> str:

@@ -105,6 +105,7 @@ def _fits(tensor: PackedTensor, size: int) -> bool:
     is_known = tensor.dtype in DTYPES and tensor.layout in {"rows", "tiles"}
     if not is_known or (tensor.layout == "tiles" and len(tensor.shape) != 2):
         return False
-    if not all(isinstance(side, int) and side >= 0 for side in (*tensor.shape, tensor.offset)):
+    sides: tuple[object, ...] = (*tensor.shape, tensor.offset)
+    if not all(isinstance(side, int) and side >= 0 for side in sides):
         return False
     return tensor.offset % ALIGNMENT == 0 and tensor.offset + tensor.size <= size
