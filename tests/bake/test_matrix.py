@@ -91,7 +91,8 @@ def test_cross_encoders(tmp_path: Path, architecture: str, labels: int, activati
     original = save_cross_encoder(tmp_path / "model", architecture, labels=labels, activation=activation)
     bake(Order(str(tmp_path / "model"), precision="fp32", gates=Gates(min_rank_agreement=0.999)), tmp_path / "fp32")
     pairs = [(query, text) for query, texts in pair_texts() for text in texts[:6]]
-    theirs = np.asarray(original.predict(pairs)).reshape(len(pairs), -1)
+    given: list[Any] = list(pairs)
+    theirs = np.asarray(original.predict(given)).reshape(len(pairs), -1)
     assert np.abs(CrossEncoder.load(tmp_path / "fp32").predict(pairs) - theirs).max() <= TOLERANCE
 
     artifact = bake(Order(str(tmp_path / "model"), gates=LOOSE), tmp_path / "int8").artifact
