@@ -29,7 +29,7 @@ def pack_encoder(quantized: onnx.ModelProto, model: Mapping[str, Any], path: Pat
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
     tensors = {name: array for name, array in arrays.items() if array.dtype in _PACKED_DTYPES}
     products = {node.input[1] for node in quantized.graph.node if node.op_type == "MatMulInteger"}
-    _write(path, model, tensors, tiled=frozenset(products & tensors.keys()))
+    write_pack(path, model, tensors, tiled=frozenset(products & tensors.keys()))
     written = Pack.open(path)
     if not all(np.array_equal(written.matrix(name), array) for name, array in tensors.items()):
         raise EncodingError(f"{path.name}: does not read back as it was written; look at the disk")
@@ -43,7 +43,7 @@ def tile(matrix: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.ascontiguousarray(cut.transpose(2, 0, 3, 1))
 
 
-def _write(path: Path, model: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], *, tiled: frozenset[str]) -> None:
+def write_pack(path: Path, model: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], *, tiled: frozenset[str]) -> None:
     """Write a pack. tensors: int8 or float32; those named in `tiled` are matrices for the dot product."""
     names = sorted(tensors)
     stored = {name: np.ascontiguousarray(tile(tensors[name]) if name in tiled else tensors[name]) for name in names}
