@@ -52,7 +52,7 @@ def main() -> None:
 def _reference() -> Callable[[Sequence[str]], object]:
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(find_model(DEFAULT_MODEL).load_from, device="cpu")
+    model = SentenceTransformer(str(find_model(DEFAULT_MODEL).folder), device="cpu")
     return lambda texts: model.encode(list(texts), batch_size=32, show_progress_bar=False)
 
 

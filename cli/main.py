@@ -8,6 +8,7 @@ import click
 
 from cli.bake import bake, inspect
 from cli.commands import demo, embed, enqueue, local, rerank
+from cli.evaluate import evaluate
 from embakery import __version__
 from embakery.errors import ArtifactError, ConfigurationError, EmbakeryError, InvalidRequestError
 
@@ -25,7 +26,7 @@ def cli() -> None:
     """Bake a SentenceTransformer, feed it by queue or HTTP, get the same bits every time."""
 
 
-for command in (bake, inspect, embed, rerank, enqueue, local, demo):
+for command in (bake, inspect, evaluate, embed, rerank, enqueue, local, demo):
     cli.add_command(command)
 
 

@@ -13,6 +13,7 @@ from embakery.engines.onnx import OnnxEngine
 from embakery.texts import TextTokenizer
 from model_bake import certify
 from model_bake.calibrate import Feed
+from model_bake.given import PlainEncoder, on_given_data
 from model_bake.report import encoder_page
 from model_bake.samples import (
     GOLDEN_TEXTS,
@@ -65,8 +66,15 @@ class EncoderTrial:
     def certify(self, reference: Path, baked: Path) -> Certificate:
         """Measure the baked graph against the fp32 one."""
         samples = certificate_samples(self._open, self.spec.max_tokens)
-        fidelity = certify.measure(OnnxEngine(reference), OnnxEngine(baked), samples)
-        return Certificate(certify.summarize(fidelity), lambda figures: encoder_page(figures, fidelity))
+        before, after = OnnxEngine(reference), OnnxEngine(baked)
+        fidelity = certify.measure(before, after, samples)
+        figures = certify.summarize(fidelity)
+        if self.evaluation is not None:
+            tokenizer = self._open(self.spec.max_tokens)
+            figures["evaluation"] = on_given_data(
+                self.evaluation, PlainEncoder(tokenizer, before), PlainEncoder(tokenizer, after)
+            )
+        return Certificate(figures, lambda finished: encoder_page(finished, fidelity))
 
     def _open(self, max_tokens: int) -> TextTokenizer:
         return TextTokenizer(self.tokenizer, max_tokens=max_tokens, prompts=self.spec.prompts)

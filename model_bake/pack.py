@@ -43,7 +43,9 @@ def tile(matrix: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.ascontiguousarray(cut.transpose(2, 0, 3, 1))
 
 
-def write_pack(path: Path, model: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], *, tiled: frozenset[str]) -> None:
+def write_pack(
+    path: Path, model: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], *, tiled: frozenset[str]
+) -> None:
     """Write a pack. tensors: int8 or float32; those named in `tiled` are matrices for the dot product."""
     names = sorted(tensors)
     stored = {name: np.ascontiguousarray(tile(tensors[name]) if name in tiled else tensors[name]) for name in names}

@@ -27,7 +27,9 @@ from model_bake.integer import IntegerWriter
 from model_bake.outliers import split_loud_units
 from model_bake.progress import SILENT, Report
 from model_bake.rounding import (
+    Bytes,
     Doubles,
+    Floats,
     QuantizedWeight,
     absmax_scale,
     covariance,
@@ -66,17 +68,10 @@ def quantize_model(
     chunks = batch_by_length(calibration)
     if precision == "int8":
         model = equalize(split_loud_units(model, chunks), chunks)
-    quantizer = _Quantizer(model, chunks, precision)
-    quantizer.tables()
-    sites = find_sites(model.graph)
-    with report.progress("quantize", len(sites)) as advance:
-        for site in sites:
-            quantizer.site(site)
-            advance(1)
-    return quantizer.finish()
+    return Quantizer(model, chunks, precision).run(report)
 
 
-class _Quantizer:
+class Quantizer:
     """Two walks through one graph: as it is, and as quantized so far."""
 
     def __init__(self, model: onnx.ModelProto, chunks: Sequence[Feed], precision: Precision) -> None:
@@ -88,14 +83,33 @@ class _Quantizer:
         contexts = (self._links.value_projection(site.activation) for site in find_sites(model.graph))
         self._value_weights = {found[0] for found in contexts if found is not None}
 
-    def tables(self) -> None:
+    def run(self, report: Report = SILENT) -> onnx.ModelProto:
+        """Quantize everything that can be; returns the new graph."""
+        self._tables()
+        sites = find_sites(self._model.graph)
+        with report.progress("quantize", len(sites)) as advance:
+            for site in sites:
+                self._site(site)
+                advance(1)
+        return self._finish()
+
+    def rounded(self, weight: Doubles, scale: Floats, seen: Floats) -> Bytes:
+        """Round weights (k, n) of one scale for each column, knowing the inputs (tokens, k) that they will see."""
+        return round_gptq(weight, scale, covariance(seen, ridge=_RIDGE))
+
+    def is_fine(self, weight: str) -> bool:
+        """Whether a weight's activations get sixteen bits."""
+        # Rounding what the values are made of costs more than all other activations' rounding: docs/decisions/0007.
+        return weight in self._value_weights
+
+    def _tables(self) -> None:
         """Quantize the large tables that ids look up; positions are few and stay as they are."""
         for index, node in enumerate(self._model.graph.node):
             if node.op_type == "Gather" and node.input[1] == "input_ids" and self._is_large_table(node.input[0]):
                 table = quantize_symmetric(self._links.array(node.input[0]), axis=1)
                 self._seen.plan[index] = self._writer.gather(node, table)
 
-    def site(self, site: Site) -> None:
+    def _site(self, site: Site) -> None:
         """Quantize the products that read one activation."""
         exact, seen = self._exact.run_to(site), self._seen.run_to(site)
         if self._precision == "int8":
@@ -103,7 +117,7 @@ class _Quantizer:
         weights = [self._links.array(self._links.node(index).input[1]) for index in site.nodes]
         joined = np.concatenate(weights, axis=1).astype(np.float64)
         scale = absmax_scale(joined, axis=0)
-        values = round_gptq(joined, scale, covariance(seen, ridge=_RIDGE))
+        values = self.rounded(joined, scale, seen)
         error = exact.mean(axis=0, dtype=np.float64) @ joined - seen.mean(axis=0, dtype=np.float64) @ (values * scale)
         start = 0
         for index, weight in zip(site.nodes, weights, strict=True):
@@ -115,7 +129,7 @@ class _Quantizer:
             rounded = QuantizedWeight(np.ascontiguousarray(values[:, columns]), scale[columns])
             self._seen.plan[index] = self._write(self._links.node(index), rounded)
 
-    def finish(self) -> onnx.ModelProto:
+    def _finish(self) -> onnx.ModelProto:
         """Return the quantized graph."""
         out = onnx.ModelProto()
         out.CopyFrom(self._model)
@@ -129,8 +143,7 @@ class _Quantizer:
     def _write(self, node: onnx.NodeProto, weight: QuantizedWeight) -> list[onnx.NodeProto]:
         if self._precision == "int8-weights":
             return self._writer.widened_matmul(node, weight)
-        # Rounding what the values are made of costs more than all other roundings together: see docs/decisions/0007.
-        return self._writer.matmul(node, weight, fine=node.input[1] in self._value_weights)
+        return self._writer.matmul(node, weight, fine=self.is_fine(node.input[1]))
 
     def _shift_bias(self, name: str, error: Doubles) -> None:
         """Add to a bias. Two halves of one product share theirs, so it is the walk's that counts."""

@@ -1,0 +1,70 @@
+"""`embakery eval`: an artifact on your own data, and against another."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from cli.progress import progress
+
+_file = click.Path(path_type=Path, exists=True, dir_okay=False)
+_folder = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+@click.command("eval")
+@click.argument("artifact", type=_folder)
+@click.option("--docs", type=_file, required=True, help='JSON lines of {"id", "text"}, or CSV/TSV with a header.')
+@click.option("--queries", type=_file, required=True, help="The same for queries.")
+@click.option("--qrels", type=_file, required=True, help="TSV of query_id, doc_id, relevance; or TREC's four columns.")
+@click.option("--rerank-top", type=click.IntRange(min=0), default=30, show_default=True, help="0: no rerank.")
+@click.option("--method", type=click.Choice(["late-interaction", "cross-encoder"]), help="How to rerank.")
+@click.option("--against", type=_folder, help="Another artifact to compare with, query by query.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here.")
+@click.option("--page", "page_file", type=click.Path(path_type=Path), help="Write a report here (HTML).")
+def evaluate(
+    artifact: Path,
+    docs: Path,
+    queries: Path,
+    qrels: Path,
+    rerank_top: int,
+    method: str | None,
+    against: Path | None,
+    json_file: Path | None,
+    page_file: Path | None,
+) -> None:
+    r"""Search and rerank your own data with ARTIFACT, and say how well.
+
+    \b
+    embakery eval build/all-MiniLM-L6-v2 --docs docs.jsonl --queries queries.jsonl --qrels qrels.tsv --page report.html
+    """
+    from embakery import Embedder
+    from evaluation.collection import read_collection
+    from evaluation.report import Evaluation, compare, evaluation_page
+    from evaluation.report import evaluate as run
+
+    collection = read_collection(docs, queries, qrels)
+
+    def judge(folder: Path) -> Evaluation:
+        steps = len(collection.documents) + len(collection.queries) * (2 if rerank_top else 1)
+        with progress(folder.name[:10], steps) as advance:
+            return run(Embedder.load(folder), collection, top=rerank_top or None, method=method, advance=advance)
+
+    first = judge(artifact)
+    second = None if against is None else judge(against)
+    figures = first.to_json()
+    for name in ("dense", "reranked"):
+        if figures[name] is not None:
+            click.echo(f"{name:12}" + "  ".join(f"{metric} {value:.4f}" for metric, value in figures[name].items()))
+    click.echo(f"{'threshold':12}cosine {figures['threshold']['cosine']:.3f}, F1 {figures['threshold']['f1']:.3f}")
+    if second is not None:
+        differences = compare(second.dense, first.dense)
+        figures["against"] = {**second.to_json(), "differences": {k: asdict(d) for k, d in differences.items()}}
+        for name, each in differences.items():
+            click.echo(f"{name:12}{each.mean:+.4f} ({each.low:+.4f} to {each.high:+.4f}), p {each.p:.3f}")
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if page_file is not None:
+        page_file.write_text(evaluation_page(first, second), encoding="utf-8")

@@ -1,0 +1,154 @@
+"""What an artifact is worth on a collection, and whether another is worth more."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embakery import Embedder
+from embakery.artifact import Manifest
+from evaluation.collection import Collection
+from evaluation.metrics import best_threshold, bootstrap_interval, paired_permutation, roc_auc
+from evaluation.page import heading, numbers, page, paragraph, table
+from evaluation.plots import histogram
+from evaluation.retrieval import METRICS, Advance, Scores, Search, rerank, score, search
+
+SEED = 20261123
+_OTHERS_PER_QUERY = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One artifact on one collection. reranked: none where no rerank was asked for."""
+
+    manifest: Manifest
+    collection: Collection
+    found: Search
+    dense: Scores
+    reranked: Scores | None
+    relevant_cosines: NDArray[np.float32]
+    other_cosines: NDArray[np.float32]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures."""
+        threshold, f1 = best_threshold(self.relevant_cosines, self.other_cosines)
+        return {
+            "model": self.manifest.model_id,
+            "space_id": self.manifest.space_id,
+            "documents": len(self.collection.documents),
+            "queries": len(self.collection.queries),
+            "dense": self.dense.means(),
+            "reranked": None if self.reranked is None else self.reranked.means(),
+            "threshold": {"cosine": threshold, "f1": f1},
+            "roc_auc": roc_auc(self.relevant_cosines, self.other_cosines),
+            "seed": SEED,
+            "machine": platform.machine(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Second less first, over the queries of one metric: mean, 95% interval, p value, and how many went which way."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    better: int
+    equal: int
+    worse: int
+
+
+def evaluate(
+    embedder: Embedder,
+    collection: Collection,
+    *,
+    top: int | None = 30,
+    method: str | None = None,
+    advance: Advance = lambda _: None,
+) -> Evaluation:
+    """Search, rerank the best `top` (not at all if None), and score."""
+    found = search(embedder, collection, advance=advance)
+    reranked = None
+    if top is not None:
+        rankings = rerank(embedder, collection, found.rankings, top=top, method=method, advance=advance)
+        reranked = score(rankings, collection.relevant)
+    relevant, others = _cosines(found, collection)
+    dense = score(found.rankings, collection.relevant)
+    return Evaluation(embedder.manifest, collection, found, dense, reranked, relevant, others)
+
+
+def compare(first: Scores, second: Scores) -> dict[str, Difference]:
+    """Compare two artifacts query by query, for each metric."""
+    differences = {}
+    for name in METRICS:
+        values = second.by_metric[name] - first.by_metric[name]
+        low, high = bootstrap_interval(values, seed=SEED)
+        differences[name] = Difference(
+            mean=float(values.mean()),
+            low=low,
+            high=high,
+            p=paired_permutation(values, seed=SEED),
+            better=int((values > 0).sum()),
+            equal=int((values == 0).sum()),
+            worse=int((values < 0).sum()),
+        )
+    return differences
+
+
+def evaluation_page(evaluation: Evaluation, against: Evaluation | None = None) -> str:
+    """Return the report as one page; with `against`, the comparison too."""
+    figures = evaluation.to_json()
+    lead = f"{figures['queries']} queries over {figures['documents']} documents, space {figures['space_id']}."
+    rows = [["dense", *_cells(figures["dense"])]]
+    if figures["reranked"] is not None:
+        rows.append(["reranked", *_cells(figures["reranked"])])
+    threshold = figures["threshold"]
+    parts = [
+        numbers({name: f"{value:.4f}" for name, value in figures["dense"].items()}),
+        table(["", *METRICS], rows),
+        histogram(
+            {"relevant": evaluation.relevant_cosines, "others": evaluation.other_cosines},
+            title="Cosines of relevant and of other pairs",
+            x_label="cosine",
+        ),
+        paragraph(
+            f"A cosine of {threshold['cosine']:.3f} parts them best (F1 {threshold['f1']:.3f} on these pairs; "
+            f"area under the ROC curve {figures['roc_auc']:.4f})."
+        ),
+    ]
+    if against is not None:
+        parts += [heading(f"Against {against.manifest.model_id}, space {against.manifest.space_id}")]
+        parts += [_comparison(compare(against.dense, evaluation.dense))]
+        parts += [paragraph("Positive: this artifact is better. p: two-sided paired permutation test.")]
+    return page(f"{evaluation.manifest.model_id} on your data", lead, parts)
+
+
+def _comparison(differences: Mapping[str, Difference]) -> str:
+    rows = [
+        [name, f"{d.mean:+.4f}", f"{d.low:+.4f} to {d.high:+.4f}", f"{d.p:.4f}", f"{d.better} / {d.equal} / {d.worse}"]
+        for name, d in differences.items()
+    ]
+    return table(["", "difference", "95% interval", "p", "better / equal / worse"], rows)
+
+
+def _cells(means: Mapping[str, float]) -> list[str]:
+    return [f"{means[name]:.4f}" for name in METRICS]
+
+
+def _cosines(found: Search, collection: Collection) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return cosines of all relevant pairs, and of some others drawn for each query."""
+    draw = np.random.default_rng(SEED)
+    places = {name: index for index, name in enumerate(collection.documents)}
+    relevant, others = [], []
+    for row, query in zip(found.cosines, collection.queries, strict=True):
+        wanted = np.array([places[name] for name in collection.relevant[query]])
+        relevant.append(row[wanted])
+        rest = np.setdiff1d(np.arange(len(row)), wanted)
+        others.append(row[draw.choice(rest, min(_OTHERS_PER_QUERY, len(rest)), replace=False)])
+    return np.concatenate(relevant), np.concatenate(others)
