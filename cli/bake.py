@@ -165,16 +165,16 @@ def inspect(artifact: Path, as_json: bool) -> None:
         return
     for line in _description(checked):
         click.echo(line)
-    if checked.manifest.reranker is not None:
+    if checked.reranker is not None:
         click.echo("\nreranker/")
-        for line in _description(checked.open_reranker()):
+        for line in _description(checked.reranker):
             click.echo(f"  {line}")
 
 
 def _as_json(artifact: Artifact) -> dict[str, Any]:
     from dataclasses import asdict
 
-    beside = None if artifact.manifest.reranker is None else _as_json(artifact.open_reranker())
+    beside = None if artifact.reranker is None else _as_json(artifact.reranker)
     return {"manifest": asdict(artifact.manifest), "certificate": artifact.certificate(), "reranker": beside}
 
 

@@ -93,7 +93,13 @@ def add(draw: random.Random, path: Path) -> str:
 def test_none_of_ten_thousand_corruptions_loads(whole: Path, tmp_path: Path) -> None:
     draw = random.Random(SEED)
     # Mostly single bits: the smallest damage is the hardest to see.
-    kinds: list[Damage] = [flip] * 60 + [cut] * 10 + [lengthen] * 5 + [overwrite] * 15 + [swap, remove, link, add] * 2
+    kinds: list[Damage] = [
+        *[flip] * 60,
+        *[cut] * 10,
+        *[lengthen] * 5,
+        *[overwrite] * 15,
+        *[swap, remove, link, add] * 2,
+    ]
     originals = {path: path.read_bytes() for path in files_of(whole)}
     folder = tmp_path / "artifact"
     shutil.copytree(whole, folder)
