@@ -133,9 +133,10 @@ def test_a_bad_order_is_refused(tmp_path: Path, order: dict[str, Any], message: 
     save_model(tmp_path / "model")
     save_cross_encoder(tmp_path / "cross")
     save_cross_encoder(tmp_path / "three", labels=3)
-    places = {key: str(tmp_path / value) if isinstance(value, str) else value for key, value in order.items()}
+    places: dict[str, Any] = {"model": str(tmp_path / "model")}
+    places |= {key: str(tmp_path / value) if isinstance(value, str) else value for key, value in order.items()}
     with pytest.raises(ConfigurationError) as refused:
-        bake(Order(**{"model": str(tmp_path / "model"), **places}), tmp_path / "out" / "artifact")
+        bake(Order(**places), tmp_path / "out" / "artifact")
     assert message in str(refused.value)
     assert not (tmp_path / "out").exists()
 
@@ -171,7 +172,7 @@ def test_wishes_and_cards(tmp_path: Path) -> None:
 
 
 def test_legacy_files_are_understood(tmp_path: Path) -> None:
-    """As sentence-transformers 2 wrote them: pooling by flags, limits beside the tokenizer, activation in config.json."""
+    """As sentence-transformers 2 wrote them: pooling by flags, limits in a file, activation in config.json."""
     save_model(tmp_path / "model")
     pooling = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}
     (tmp_path / "model" / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
@@ -205,7 +206,7 @@ def test_the_tokenizer_is_corrected_as_transformers_does(tmp_path: Path) -> None
     save_model(tmp_path / "model")
     for case in (True, False):
         raw.save(str(tmp_path / "model" / "tokenizer.json"))
-        config = {"tokenizer_class": "BertTokenizer", "do_lower_case": case, "added_tokens_decoder": {}}
+        config: dict[str, Any] = {"tokenizer_class": "BertTokenizer", "do_lower_case": case, "added_tokens_decoder": {}}
         (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(config))
         spec = read_spec(tmp_path / "model", wishes=Wishes(max_tokens=48), card_prompts={})
         ours = load_tokenizer(spec)
