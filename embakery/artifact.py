@@ -194,10 +194,11 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A folder whose every file has been checked against the manifest."""
+    """A folder whose every file has been checked against the manifest, the cross-encoder's beside it included."""
 
     path: Path
     manifest: Manifest
+    reranker: Artifact | None = None
 
     @classmethod
     def load(cls, path: Path | str) -> Artifact:
@@ -211,9 +212,8 @@ class Artifact:
         _check_names(folder, manifest)
         for name, facts in manifest.files.items():
             _check_file(folder / name, name, facts)
-        if manifest.reranker is not None:
-            _check_reranker(folder, manifest.reranker)
-        return cls(folder, manifest)
+        reranker = None if manifest.reranker is None else _load_reranker(folder, manifest.reranker)
+        return cls(folder, manifest, reranker)
 
     @property
     def encoder(self) -> Path:
@@ -224,12 +224,6 @@ class Artifact:
     def pack(self) -> Path | None:
         """The native engine's weights, where the architecture has them."""
         return self.path / PACK if PACK in self.manifest.files else None
-
-    def open_reranker(self) -> Artifact:
-        """Open the cross-encoder beside the encoder. Raises ArtifactError if none was baked."""
-        if self.manifest.reranker is None:
-            raise ArtifactError(f"{self.path}: no cross-encoder was baked beside the encoder")
-        return Artifact.load(self.path / RERANKER)
 
     def tokenizer(self) -> TextTokenizer:
         """Open the tokenizer."""
@@ -283,16 +277,19 @@ def _check_file(path: Path, name: str, facts: FileFacts) -> None:
         raise DigestMismatchError(f"{name}: {reason}; bake or deploy the artifact again")
 
 
-def _check_reranker(folder: Path, facts: FileFacts) -> None:
+def _load_reranker(folder: Path, facts: FileFacts) -> Artifact:
     """Check the cross-encoder's folder as a whole: its manifest by digest, its files by its manifest."""
     path = folder / RERANKER / MANIFEST
     _check_file(path, f"{RERANKER}/{MANIFEST}", facts)
     try:
-        reranker = Artifact.load(path.parent).manifest
+        reranker = Artifact.load(path.parent)
     except ArtifactError as error:
         raise type(error)(f"{RERANKER}/{error}") from error
-    if reranker.kind != "cross-encoder" or reranker.reranker is not None:
+    if reranker.manifest.kind != "cross-encoder" or reranker.reranker is not None:
         raise ArtifactError(f"{RERANKER}/{MANIFEST}: is not a cross-encoder's")
+    if reranker.manifest.dimensions != (1,):
+        raise ArtifactError(f"{RERANKER}/{MANIFEST}: gives several labels, a reranker gives one")
+    return reranker
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from embakery.artifact import Artifact
-from embakery.engines import PairScorer
-from embakery.errors import ArtifactError, ConfigurationError, EncodingError, GoldenMismatchError, InvalidRequestError
+from embakery.artifact import GOLDEN, Artifact, Golden
+from embakery.engines import PairScorer, open_pair_scorer
+from embakery.errors import ArtifactError, ConfigurationError, EncodingError, InvalidRequestError
+from embakery.golden import golden_error, matches_golden
 from embakery.pairs import TokenizedPair
+from embakery.rerank import score_in_rounds
+from embakery.rounds import Deadline
 from embakery.texts import TextLimits, check_text
 from embakery.vectors import Vectors
 
@@ -27,43 +31,81 @@ class CrossEncoder:
         self.limits = limits or TextLimits()
         self._scorer = scorer
         self._tokenizer = artifact.pair_tokenizer()
-        golden = artifact.golden()
-        self.golden_matches = scorer.score(golden.ids, golden.types).tobytes() == golden.vectors.tobytes()
+        golden = _golden_pairs(artifact)
+        self.golden_matches = matches_golden(scorer.score(golden.ids, golden.types), golden, self.manifest)
 
     @classmethod
-    def load(cls, path: Path | str, *, threads: int | None = None, limits: TextLimits | None = None) -> CrossEncoder:
-        """Check and open an artifact of kind cross-encoder. Raises ArtifactError naming the file at fault."""
-        return cls.open(Artifact.load(path), threads=threads, limits=limits)
+    def load(
+        cls, path: Path | str, *, engine: str = "auto", threads: int | None = None, limits: TextLimits | None = None
+    ) -> CrossEncoder:
+        """Check and open an artifact of kind cross-encoder.
+
+        engine: `auto` or `onnx`. threads: all cores if None.
+        Raises ArtifactError naming the file at fault, ConfigurationError for an unknown engine.
+        """
+        return cls.open(Artifact.load(path), engine=engine, threads=threads, limits=limits)
 
     @classmethod
-    def open(cls, artifact: Artifact, *, threads: int | None = None, limits: TextLimits | None = None) -> CrossEncoder:
+    def open(
+        cls, artifact: Artifact, *, engine: str = "auto", threads: int | None = None, limits: TextLimits | None = None
+    ) -> CrossEncoder:
         """Open a checked artifact. Raises ArtifactError if it is not a cross-encoder's."""
         if artifact.manifest.kind != "cross-encoder":
-            raise ArtifactError(f"{artifact.path}: holds an encoder, not a cross-encoder")
-        from embakery.engines.onnx import OnnxPairScorer  # by need: .25 s that a caller of the types should not pay
-
-        return cls(artifact, OnnxPairScorer(artifact.encoder, threads=threads), limits=limits)
+            raise ArtifactError(f"{artifact.path}: holds an encoder, not a cross-encoder; Embedder.load opens it")
+        return cls(artifact, open_pair_scorer(artifact.encoder, engine, threads), limits=limits)
 
     def require_golden(self) -> None:
         """Raise GoldenMismatchError unless this machine computes the bake's bits: call before writing anything."""
         if not self.golden_matches:
-            raise GoldenMismatchError(
-                f"this machine computes other scores than those baked into {self.manifest.space_id}: nothing is "
-                "written; bake the model on this kind of CPU, or run where it was baked"
-            )
+            raise golden_error(self.manifest)
 
     def predict(self, pairs: Sequence[tuple[str, str]]) -> Vectors:
-        """Return scores, float32 (n, labels). Raises InvalidRequestError naming the text at fault."""
+        """Return scores of (query, document) pairs, float32 (n, labels), the model's activation applied.
+
+        Raises InvalidRequestError naming the text at fault, EncodingError if a score is NaN or infinite.
+        """
         if not pairs:
             return np.empty((0, self.manifest.dimension), dtype=np.float32)
-        return self.score(self.tokenize(pairs, lambda index: (f"pairs[{index}][0]", f"pairs[{index}][1]")))
+        texts = [self._checked_pair(pair, index) for index, pair in enumerate(pairs)]
+        return self._score(self._tokenized(texts, _names_of_pair))
 
-    def tokenize(self, pairs: Sequence[tuple[object, object]], names: PairNames) -> list[TokenizedPair]:
-        """Check and tokenize pairs. Raises InvalidRequestError under the name of the first text that cannot be."""
-        texts = []
-        for index, (query, document) in enumerate(pairs):
-            query_name, document_name = names(index)
-            texts.append((self._checked(query, query_name), self._checked(document, document_name)))
+    def scores(self, query: str, documents: Sequence[str], *, deadline: Deadline | None = None) -> list[float]:
+        """Return each document's score for a query; higher is better.
+
+        Raises ConfigurationError if the model gives several labels, InvalidRequestError naming the text at fault, and
+        DeadlineExceededError when time runs out between rounds.
+        """
+        if self.manifest.dimension != 1:
+            raise ConfigurationError(
+                f"{self.manifest.model_id} gives {self.manifest.dimension} labels: only a cross-encoder of one can rank"
+            )
+        asked = self._checked(query, "query")
+        texts = [(asked, self._checked(text, f"documents[{index}]")) for index, text in enumerate(documents)]
+        pairs = self._tokenized(texts, lambda index: ("query", f"documents[{index}]"))
+
+        def score(batch: list[int]) -> list[float]:
+            return [float(row[0]) for row in self._score([pairs[index] for index in batch])]
+
+        return score_in_rounds([len(pair.ids) for pair in pairs], score, deadline)
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._scorer.close()
+
+    def _checked_pair(self, pair: object, index: int) -> tuple[str, str]:
+        # A string of two characters would pass for a pair of texts.
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InvalidRequestError(f"pairs[{index}]", "must be a query and a document")
+        query, document = _names_of_pair(index)
+        return self._checked(pair[0], query), self._checked(pair[1], document)
+
+    def _checked(self, text: object, name: str) -> str:
+        try:
+            return check_text(text, limits=self.limits)
+        except InvalidRequestError as error:
+            raise error.within(name) from None
+
+    def _tokenized(self, texts: Sequence[tuple[str, str]], names: PairNames) -> list[TokenizedPair]:
         tokenized: list[TokenizedPair] = []
         for index, pair in enumerate(self._tokenizer.tokenize(texts)):
             if isinstance(pair, InvalidRequestError):
@@ -71,26 +113,49 @@ class CrossEncoder:
             tokenized.append(pair)
         return tokenized
 
-    def score(self, pairs: Sequence[TokenizedPair]) -> Vectors:
-        """Return scores, float32 (n, labels). Raises EncodingError if one is NaN or infinite."""
+    def _score(self, pairs: Sequence[TokenizedPair]) -> Vectors:
         scores = self._scorer.score([pair.ids for pair in pairs], [pair.types for pair in pairs])
+        if scores.shape != (len(pairs), self.manifest.dimension):
+            raise EncodingError(f"the cross-encoder gave {scores.shape[1:]} scores for a pair")
         if not np.isfinite(scores).all():
             raise EncodingError("the cross-encoder gave NaN or infinity")
         return scores
 
-    def require_one_label(self) -> None:
-        """Raise ConfigurationError if there is no one score to rank by."""
-        if self.manifest.dimension != 1:
-            raise ConfigurationError(
-                f"{self.manifest.model_id} gives {self.manifest.dimension} labels: only a cross-encoder of one can rank"
-            )
+
+class BakedReranker:
+    """The cross-encoder beside an encoder, opened when it is first asked for: who only embeds does not pay for it.
+
+    Its files have been checked with the encoder's; its golden scores are when it opens, before it scores anything.
+    """
+
+    def __init__(self, artifact: Artifact, open_one: Callable[[Artifact], CrossEncoder]) -> None:
+        self.manifest = artifact.manifest
+        self.certificate = artifact.certificate()
+        self._artifact = artifact
+        self._open_one = open_one
+        self._opened: CrossEncoder | None = None
+        self._lock = threading.Lock()
+
+    def open(self) -> CrossEncoder:
+        """Return the cross-encoder, the same at every call. Raises ArtifactError if it cannot be used."""
+        with self._lock:
+            if self._opened is None:
+                self._opened = self._open_one(self._artifact)
+            return self._opened
 
     def close(self) -> None:
-        """Free the engine."""
-        self._scorer.close()
+        """Free its engine, if it was opened."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
 
-    def _checked(self, text: object, name: str) -> str:
-        try:
-            return check_text(text, limits=self.limits)
-        except InvalidRequestError as error:
-            raise error.within(name) from None
+
+def _names_of_pair(index: int) -> tuple[str, str]:
+    return f"pairs[{index}][0]", f"pairs[{index}][1]"
+
+
+def _golden_pairs(artifact: Artifact) -> Golden:
+    golden = artifact.golden()
+    if len(golden.types) != len(golden.ids):
+        raise ArtifactError(f"{GOLDEN}: holds no pairs; bake the model again")
+    return golden

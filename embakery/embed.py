@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import threading
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,22 +11,20 @@ import numpy as np
 
 from embakery.artifact import Artifact
 from embakery.cache import CacheCounts, Key, VectorCache
-from embakery.cross_encoder import CrossEncoder
-from embakery.engines import Engine
+from embakery.cross_encoder import BakedReranker, CrossEncoder
+from embakery.engines import Engine, open_engine
 from embakery.errors import (
-    ConfigurationError,
+    ArtifactError,
     DeadlineExceededError,
     EmbakeryError,
     EncodingError,
-    GoldenMismatchError,
     InvalidRequestError,
 )
+from embakery.golden import golden_error, matches_golden
 from embakery.rerank import RERANK_METHODS, Ranked, check_top_n, late_interaction_scores, rank, score_in_rounds
 from embakery.rounds import Deadline, rounds
 from embakery.texts import TextLimits, TextTokenizer, TokenIds, TokenizedText, Truncate, check_text
 from embakery.vectors import Vector, Vectors, check_dimensions, check_vector, cut_dimensions
-
-log = logging.getLogger("embakery")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +62,16 @@ class Embedder:
         engine: Engine,
         *,
         limits: TextLimits | None = None,
-        cross_encoder: Callable[[], CrossEncoder] | None = None,
+        open_cross_encoder: Callable[[Artifact], CrossEncoder] = CrossEncoder.open,
     ) -> None:
         self.manifest = artifact.manifest
         self.certificate = artifact.certificate()
         self.engine = engine
         self.limits = limits or TextLimits()
         self._tokenizer: TextTokenizer = artifact.tokenizer()
-        self._cross_encoder = cross_encoder
-        self.golden_matches = _golden_matches(artifact, engine)
+        self.reranker = None if artifact.reranker is None else BakedReranker(artifact.reranker, open_cross_encoder)
+        golden = artifact.golden()
+        self.golden_matches = matches_golden(engine.encode(golden.ids), golden, self.manifest)
 
     @classmethod
     def load(
@@ -85,23 +83,15 @@ class Embedder:
         Raises ArtifactError naming the file at fault, ConfigurationError for an unknown engine.
         """
         artifact = Artifact.load(path)
-        embedder = cls(
-            artifact,
-            open_engine(artifact, engine, threads),
-            limits=limits,
-            cross_encoder=_cross_encoder_opener(artifact, threads, limits),
-        )
-        if not embedder.golden_matches:
-            log.error("golden_mismatch", extra={"space_id": artifact.manifest.space_id})
-        return embedder
+        if artifact.manifest.kind != "encoder":
+            raise ArtifactError(f"{artifact.path}: holds a cross-encoder, not an encoder; CrossEncoder.load opens it")
+        opener = functools.partial(CrossEncoder.open, engine=engine, threads=threads, limits=limits)
+        return cls(artifact, open_engine(artifact.encoder, engine, threads), limits=limits, open_cross_encoder=opener)
 
     def require_golden(self) -> None:
         """Raise GoldenMismatchError unless this machine computes the bake's bits: call before writing anything."""
         if not self.golden_matches:
-            raise GoldenMismatchError(
-                f"this machine computes other bits than those baked into space {self.manifest.space_id}: "
-                "nothing is written; bake the model on this kind of CPU, or run where it was baked"
-            )
+            raise golden_error(self.manifest)
 
     def embed(
         self,
@@ -175,7 +165,7 @@ class Embedder:
         wanted = check_top_n(top_n)
         scorer = self.scored_by(method)
         if isinstance(scorer, CrossEncoder):
-            scores = _pair_scores(scorer, query, documents, deadline)
+            scores = scorer.scores(query, documents, deadline=deadline)
         else:
             scores = self._late_interaction_scores(query, documents, deadline)
         return rank(scores, top_n=wanted)
@@ -183,21 +173,18 @@ class Embedder:
     def rerank_method(self, wanted: object) -> str:
         """Return the method that a wish leads to. Raises InvalidRequestError under `method`."""
         if wanted is None:
-            return "late-interaction" if self._cross_encoder is None else "cross-encoder"
+            return "late-interaction" if self.reranker is None else "cross-encoder"
         if wanted not in RERANK_METHODS:
             raise InvalidRequestError("method", f"must be {' or '.join(RERANK_METHODS)}")
-        if wanted == "cross-encoder" and self._cross_encoder is None:
+        if wanted == "cross-encoder" and self.reranker is None:
             raise InvalidRequestError("method", "no cross-encoder was baked here: use late-interaction")
         return str(wanted)
 
-    @property
-    def cross_encoder(self) -> CrossEncoder | None:
-        """The cross-encoder that was baked beside the encoder, if any; opened when it is first asked for."""
-        return None if self._cross_encoder is None else self._cross_encoder()
-
     def scored_by(self, method: str | None) -> Embedder | CrossEncoder:
         """Return whose scores `method` gives: its manifest stamps them, its golden check vouches for them."""
-        return self.cross_encoder or self if self.rerank_method(method) == "cross-encoder" else self
+        if self.rerank_method(method) == "late-interaction" or self.reranker is None:
+            return self
+        return self.reranker.open()
 
     def _late_interaction_scores(self, query: str, documents: Sequence[str], deadline: Deadline | None) -> list[float]:
         (asked,) = self._all_tokenized([query], "query", lambda _: "query")
@@ -218,8 +205,10 @@ class Embedder:
         return item
 
     def close(self) -> None:
-        """Free the engine; the cross-encoder's threads end with the process."""
+        """Free the engine, and the cross-encoder's."""
         self.engine.close()
+        if self.reranker is not None:
+            self.reranker.close()
 
     def _tokenize(
         self, texts: Sequence[object], input_type: str, truncate: Truncate
@@ -298,52 +287,6 @@ class Embedder:
             return check_vector(vector, self.manifest.dimension)
         except EncodingError as error:
             return error
-
-
-def open_engine(artifact: Artifact, name: str, threads: int | None) -> Engine:
-    """Open the engine `name`, or the best one under `auto`, and log which and why."""
-    if name not in {"auto", "onnx"}:
-        raise ConfigurationError(f"engine {name!r} is unknown: use auto or onnx")
-    from embakery.engines.onnx import OnnxEngine  # by need: .25 s that a caller of the types alone should not pay
-
-    reason = "asked for" if name == "onnx" else "the artifact holds no other"
-    log.info("engine", extra={"engine": "onnx", "reason": reason})
-    return OnnxEngine(artifact.encoder, threads=threads)
-
-
-def _pair_scores(model: CrossEncoder, query: str, documents: Sequence[str], deadline: Deadline | None) -> list[float]:
-    model.require_one_label()
-    pairs = model.tokenize(
-        [(query, document) for document in documents], lambda index: ("query", f"documents[{index}]")
-    )
-
-    def score(batch: list[int]) -> list[float]:
-        return [float(row[0]) for row in model.score([pairs[index] for index in batch])]
-
-    return score_in_rounds([len(pair.ids) for pair in pairs], score, deadline)
-
-
-def _cross_encoder_opener(
-    artifact: Artifact, threads: int | None, limits: TextLimits | None
-) -> Callable[[], CrossEncoder] | None:
-    """Give a function that opens the cross-encoder once: who only embeds does not pay for it."""
-    if artifact.manifest.reranker is None:
-        return None
-    lock = threading.Lock()
-    opened: list[CrossEncoder] = []
-
-    def open_once() -> CrossEncoder:
-        with lock:
-            if not opened:
-                opened.append(CrossEncoder.open(artifact.open_reranker(), threads=threads, limits=limits))
-            return opened[0]
-
-    return open_once
-
-
-def _golden_matches(artifact: Artifact, engine: Engine) -> bool:
-    golden = artifact.golden()
-    return engine.encode(golden.ids).tobytes() == golden.vectors.tobytes()
 
 
 def _embedded(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from embakery.cross_encoder import CrossEncoder
-from embakery.embed import EmbedCounts, Embedded, Embedder
-from embakery.errors import EmbakeryError, InvalidRequestError, RequestTooLargeError
+from embakery.embed import EmbedCounts, Embedded
+from embakery.errors import EmbakeryError, InvalidRequestError, NotFoundError, RequestTooLargeError
 from embakery.rounds import Deadline
 from embakery.texts import INPUT_TYPES, check_truncate, json_type
 from embakery.vectors import check_dimensions, cut_dimensions, to_base64
@@ -77,8 +76,7 @@ def rerank(request: Request, services: Services, deadline: Deadline) -> Json:
 
 def models(_: Request, services: Services, __: Deadline) -> Json:
     """GET /v1/models, as OpenAI, with what a client must know to compare vectors or scores."""
-    cross_encoder = services.embedder.cross_encoder
-    served: list[Embedder | CrossEncoder] = [services.embedder, *([cross_encoder] if cross_encoder else [])]
+    embedder = services.embedder
     data = [
         {
             "id": model.manifest.model_id,
@@ -89,35 +87,51 @@ def models(_: Request, services: Services, __: Deadline) -> Json:
             "dimensions": list(model.manifest.dimensions),
             "max_tokens": model.manifest.max_tokens,
             "space_id": model.manifest.space_id,
-            "engine": services.embedder.engine.name,
+            "engine": model.manifest.engine.name,
             "certificate": model.certificate,
         }
-        for model in served
+        for model in (embedder, embedder.reranker)
+        if model is not None
     ]
     return {"object": "list", "data": data}
 
 
 def health(_: Request, services: Services, __: Deadline) -> Json:
-    """GET /health: `degraded` answers without the cache, since this machine computes other bits than the bake's."""
-    cross_encoder = services.embedder.cross_encoder
-    golden = services.embedder.golden_matches and (cross_encoder is None or cross_encoder.golden_matches)
-    return {
-        "status": "ok" if golden else "degraded",
-        "golden": golden,
-        "engine": services.embedder.engine.name,
-        "space_id": services.embedder.manifest.space_id,
+    """GET /health: `degraded` where this machine computes other bits than the bake's.
+
+    Of the encoder, it answers without the cache; of the cross-encoder, the queue's rankings by it are not written.
+    """
+    embedder = services.embedder
+    cross_encoder = None if embedder.reranker is None else embedder.reranker.open()
+    all_golden = embedder.golden_matches and (cross_encoder is None or cross_encoder.golden_matches)
+    answer = {
+        "status": "ok" if all_golden else "degraded",
+        "golden": embedder.golden_matches,
+        "engine": embedder.engine.name,
+        "space_id": embedder.manifest.space_id,
     }
+    if cross_encoder is None:
+        return answer
+    beside = {"golden": cross_encoder.golden_matches, "space_id": cross_encoder.manifest.space_id}
+    return {**answer, "reranker": beside}
 
 
 def _rerank_method(body: Json, services: Services) -> str:
-    """The method asked for, by name or by its model's; else the deployment's own."""
-    embedder = services.embedder
-    wanted, model = body.get("method"), body.get("model")
-    if model is not None and embedder.cross_encoder is not None and embedder.cross_encoder.manifest.is_called(model):
-        wanted = wanted or "cross-encoder"
-    else:
-        embedder.manifest.check_model(model, "model")
-    return embedder.rerank_method(wanted or services.settings.rerank_method)
+    """The method asked for by name, or by naming its model; else the deployment's own."""
+    embedder, wanted, model = services.embedder, body.get("method"), body.get("model")
+    manifests = {"late-interaction": embedder.manifest}
+    if embedder.reranker is not None:
+        manifests["cross-encoder"] = embedder.reranker.manifest
+    named = [name for name, manifest in manifests.items() if model is None or manifest.is_called(model)]
+    if not named:
+        served = " and ".join(manifest.model_id for manifest in manifests.values())
+        raise NotFoundError("model", f"this deployment reranks by {served}")
+    method = embedder.rerank_method(services.settings.rerank_method if wanted is None else wanted)
+    if method in named:
+        return method
+    if wanted is not None:
+        raise InvalidRequestError("method", f"the model that was asked for ranks by {named[0]}")
+    return named[0]
 
 
 def _embedding(index: int, item: Embedded, dimensions: int, encoding: str) -> Json:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from handler_helpers import eventually, rows, unique
+from overlap_reranker import bake_beside
 
 from embakery import Embedder
 from local.environment import aws_environment
@@ -41,11 +42,22 @@ def test_inspect_embed_and_rerank(default_artifact: Path) -> None:
     assert [line.partition("\t")[2] for line in ranked.stdout.splitlines()] == ["Paris", "I like cheese"]
 
 
+def test_rerank_by_method(default_artifact: Path, tmp_path: Path) -> None:
+    folder = str(bake_beside(default_artifact, tmp_path / "artifact"))
+    asked = ("rerank", "--artifact", folder, "the quick fox", "the end", "a quick fox")
+    assert embakery(*asked).stdout == "3.0000\ta quick fox\n2.0000\tthe end\n"
+    assert embakery(*asked, "--method", "cross-encoder", "--top-n", "1").stdout == "3.0000\ta quick fox\n"
+    late = embakery(*asked, "--method", "late-interaction").stdout.splitlines()
+    assert [line.partition("\t")[2] for line in late] == ["a quick fox", "the end"]
+    assert "reranker/" in embakery("inspect", folder).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (("embed", "--artifact", "nowhere", "x"), 4, "nowhere: no manifest.json can be read there"),
         (("embed", " "), 2, "texts[0]: must not be empty or blank"),
+        (("rerank", "--method", "cross-encoder", "x", "y"), 2, "method: no cross-encoder was baked here"),
         (("embed", "--dimensions", "7", "x"), 2, "dimensions: this model gives 384"),
         (("bake", "./nowhere", "--out", "build/never"), 3, "./nowhere: no such folder"),
         (("bake", "all-MiniLM-L6-v2", "--out", "embakery"), 3, "embakery: is there already and not empty"),

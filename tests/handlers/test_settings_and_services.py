@@ -28,6 +28,7 @@ def test_defaults_are_a_function_without_cache_and_destinations() -> None:
     assert settings.artifact == Path("/opt/artifact")
     assert (settings.engine, settings.tenant, settings.redis) == ("auto", "default", None)
     assert settings.destinations == {}
+    assert settings.rerank_method is None
 
 
 @pytest.mark.parametrize(
@@ -40,11 +41,20 @@ def test_defaults_are_a_function_without_cache_and_destinations() -> None:
         ({"EMBAKERY_DESTINATIONS": '{"default": 7}'}, "EMBAKERY_DESTINATIONS"),
         ({"EMBAKERY_TENANT": "a#b"}, "EMBAKERY_TENANT"),
         ({"EMBAKERY_REDIS_URL": "redis://cache"}, "EMBAKERY_CACHE_SECRET"),
+        ({"EMBAKERY_RERANK_METHOD": "bm25"}, "EMBAKERY_RERANK_METHOD='bm25' must be auto or late-interaction or"),
     ],
 )
 def test_a_wrong_setting_is_named(env: dict[str, str], name: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         Settings.from_env(env)
+
+
+@pytest.mark.parametrize(
+    ("value", "method"),
+    [("", None), ("auto", None), ("late-interaction", "late-interaction"), ("cross-encoder", "cross-encoder")],
+)
+def test_the_rerank_method(value: str, method: str | None) -> None:
+    assert Settings.from_env({"EMBAKERY_RERANK_METHOD": value}).rerank_method == method
 
 
 def test_no_secret_is_shown() -> None:

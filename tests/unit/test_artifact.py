@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from unit_fakes import FACTS, change_manifest, list_file, write_artifact
+from unit_fakes import (
+    FACTS,
+    change_manifest,
+    list_file,
+    list_reranker,
+    write_artifact,
+    write_cross_encoder,
+)
 
 from embakery.artifact import SCHEMA, Artifact, EngineFacts, FileFacts, Golden, Manifest, file_facts, space_id
 from embakery.errors import ArtifactError, DigestMismatchError
@@ -158,6 +165,102 @@ def test_a_folder_in_the_place_of_a_file_is_refused(folder: Path) -> None:
 def test_a_name_that_leads_elsewhere_is_refused_though_the_digest_is_right(folder: Path, name: str) -> None:
     shutil.copy(folder / "encoder.onnx", folder.parent / "outside")
     list_file(folder, name)
+    assert refusal(folder, ArtifactError) == "manifest.json: lists a name that is not a plain file name"
+
+
+# The cross-encoder beside the encoder
+
+
+@pytest.fixture
+def reranked(tmp_path: Path) -> Path:
+    return write_artifact(tmp_path / "reranked", reranker=True)
+
+
+def test_a_cross_encoder_beside_the_encoder_is_taken(reranked: Path, folder: Path) -> None:
+    artifact = Artifact.load(reranked)
+    assert artifact.reranker is not None
+    assert artifact.reranker.path == reranked / "reranker"
+    assert (artifact.reranker.manifest.kind, artifact.reranker.manifest.dimensions) == ("cross-encoder", (1,))
+    assert artifact.reranker.golden().types == ((0, 0, 0, 1, 1), (0, 0, 0, 1, 1, 1))
+    # It is no part of the encoder's space: the same vectors stay comparable when a reranker is added.
+    assert artifact.manifest.space_id == Artifact.load(folder).manifest.space_id
+    assert Artifact.load(folder).reranker is None
+
+
+def test_a_cross_encoder_may_stand_alone(tmp_path: Path) -> None:
+    alone = Artifact.load(write_cross_encoder(tmp_path / "alone", labels=3))
+    assert (alone.manifest.kind, alone.manifest.dimensions, alone.reranker) == ("cross-encoder", (3,), None)
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_a_changed_missing_or_linked_file_of_the_reranker_is_named(reranked: Path, tmp_path: Path, name: str) -> None:
+    path = reranked / "reranker" / name
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert refusal(reranked) == f"reranker/{name}: its sha256 differs; bake or deploy the artifact again"
+    path.write_bytes(data[:-1])
+    cut = f"{len(data) - 1} bytes instead of {len(data)}"
+    assert refusal(reranked) == f"reranker/{name}: {cut}; bake or deploy the artifact again"
+    path.unlink()
+    with pytest.raises(ArtifactError, match=rf"^reranker/{name}: (missing|cannot be read)"):
+        Artifact.load(reranked)
+    (tmp_path / "outside").write_bytes(data)
+    path.symlink_to(tmp_path / "outside")
+    assert refusal(reranked) == f"reranker/{name}: is a symbolic link"
+
+
+def test_a_file_more_in_the_reranker_is_named(reranked: Path) -> None:
+    (reranked / "reranker" / "extra.bin").write_bytes(b"")
+    assert refusal(reranked) == "reranker/extra.bin: not part of the artifact; remove it"
+
+
+def test_a_missing_or_linked_reranker_is_refused(reranked: Path, tmp_path: Path) -> None:
+    shutil.move(reranked / "reranker", tmp_path / "outside")
+    assert refusal(reranked) == "reranker: missing; bake or deploy the artifact again"
+    (reranked / "reranker").symlink_to(tmp_path / "outside")
+    assert refusal(reranked) == "reranker: is a symbolic link"
+    (reranked / "reranker").unlink()
+    (reranked / "reranker").write_bytes(b"a file")
+    assert refusal(reranked, ArtifactError) == "reranker/manifest.json: cannot be read"
+
+
+def replace_reranker(reranked: Path) -> Path:
+    """Make room for another folder in the reranker's place."""
+    shutil.rmtree(reranked / "reranker")
+    return reranked / "reranker"
+
+
+def test_an_encoder_in_the_reranker_s_place_is_refused(reranked: Path) -> None:
+    write_artifact(replace_reranker(reranked))
+    list_reranker(reranked)
+    assert refusal(reranked, ArtifactError) == "reranker/manifest.json: is not a cross-encoder's"
+
+
+def test_a_reranker_of_several_labels_is_refused(reranked: Path) -> None:
+    write_cross_encoder(replace_reranker(reranked), labels=3)
+    list_reranker(reranked)
+    assert refusal(reranked, ArtifactError) == "reranker/manifest.json: gives several labels, a reranker gives one"
+
+
+def test_a_reranker_s_own_reranker_is_refused_and_its_faults_are_named(reranked: Path) -> None:
+    write_cross_encoder(reranked / "reranker" / "reranker")
+    assert refusal(reranked) == "reranker/reranker: not part of the artifact; remove it"
+    list_reranker(reranked / "reranker")
+    list_reranker(reranked)
+    assert refusal(reranked, ArtifactError) == "reranker/manifest.json: is not a cross-encoder's"
+    (reranked / "reranker" / "reranker" / "encoder.onnx").unlink()
+    assert refusal(reranked) == "reranker/reranker/encoder.onnx: missing; bake or deploy the artifact again"
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "sub/file", "..", "reranker"])
+def test_a_name_that_leads_out_of_the_reranker_is_refused(reranked: Path, name: str) -> None:
+    list_file(reranked / "reranker", name)
+    list_reranker(reranked)
+    assert refusal(reranked, ArtifactError) == "reranker/manifest.json: lists a name that is not a plain file name"
+
+
+def test_the_reranker_is_not_listed_as_a_file(folder: Path) -> None:
+    list_file(folder, "reranker")
     assert refusal(folder, ArtifactError) == "manifest.json: lists a name that is not a plain file name"
 
 

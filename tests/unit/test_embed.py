@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from unit_fakes import CLS, SEP, FakeBackend, FakeDeadline, FakeEngine, Tiny, make_tiny, write_artifact
+from unit_fakes import (
+    CLS,
+    SEP,
+    FakeBackend,
+    FakeDeadline,
+    FakeEngine,
+    FakeScorer,
+    Tiny,
+    make_tiny,
+    write_artifact,
+    write_cross_encoder,
+)
 
+import embakery.cross_encoder
 import embakery.embed
 from embakery.artifact import Artifact
 from embakery.cache import CacheCounts, CacheSecret, VectorCache
 from embakery.embed import EmbedCounts, Embedded, Embedder
 from embakery.errors import (
+    ArtifactError,
     ConfigurationError,
     DeadlineExceededError,
     EmbakeryError,
@@ -401,3 +416,88 @@ def test_rerank_of_many_long_documents_gives_each_its_own_score(long: Tiny) -> N
     alone = {index: long.embedder.rerank("a", [document])[0].score for index, document in enumerate(documents)}
     assert together == pytest.approx(alone, abs=1e-6)
     assert sorted(together, key=lambda index: -together[index])[:2] in ([0, 3], [3, 0])
+
+
+# Rerank by a cross-encoder
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Tiny:
+    return make_tiny(tmp_path / "judged", prompts={"query": "query: "}, reranker=True)
+
+
+def ranking(tiny: Tiny, **more: Any) -> list[tuple[int, float]]:
+    return [(line.index, line.score) for line in tiny.embedder.rerank("a b", ["a", "a b a", "c"], **more)]
+
+
+def test_a_baked_cross_encoder_ranks_by_default_and_without_the_encoder_s_prompts(judged: Tiny) -> None:
+    assert ranking(judged) == ranking(judged, method="cross-encoder") == [(1, 3.0), (0, 1.0), (2, 0.0)]
+    assert judged.scorer.scored[0][0] == (CLS, 3, 4, SEP, 3, SEP)
+    assert ranking(judged, top_n=1) == [(1, 3.0)]
+
+
+def test_late_interaction_may_be_asked_for_beside_it(judged: Tiny, tiny: Tiny) -> None:
+    assert ranking(judged, method="late-interaction") == ranking(tiny)
+    assert judged.opened == []
+
+
+def test_the_cross_encoder_opens_once_and_only_when_it_is_needed(judged: Tiny) -> None:
+    judged.embedder.embed(["a"])
+    judged.embedder.rerank_method("cross-encoder")
+    assert judged.embedder.reranker is not None
+    assert judged.embedder.reranker.manifest.model_id == "owner/judge"
+    assert judged.opened == []
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: id(judged.embedder.scored_by(None)), range(32)))) == 1
+    assert len(judged.opened) == 1
+    judged.embedder.close()
+    assert (judged.engine.closed, judged.scorer.closed) == (True, True)
+
+
+def test_what_was_never_opened_needs_no_closing(judged: Tiny) -> None:
+    judged.embedder.close()
+    assert (judged.engine.closed, judged.scorer.closed) == (True, False)
+
+
+def test_who_scored_is_who_stamps(judged: Tiny, tiny: Tiny) -> None:
+    assert judged.embedder.scored_by("late-interaction") is judged.embedder
+    assert judged.embedder.scored_by(None) is judged.opened[0]
+    assert tiny.embedder.scored_by(None) is tiny.embedder
+
+
+@pytest.mark.parametrize("method", ["bm25", "", 7, [], True])
+def test_an_unknown_method_is_refused(judged: Tiny, method: Any) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        ranking(judged, method=method)
+    assert str(caught.value) == "method: must be late-interaction or cross-encoder"
+
+
+def test_a_cross_encoder_that_was_not_baked_is_refused_saying_what_there_is(tiny: Tiny) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        ranking(tiny, method="cross-encoder")
+    assert str(caught.value) == "method: no cross-encoder was baked here: use late-interaction"
+
+
+def test_an_embedder_does_not_open_a_cross_encoder(tmp_path: Path) -> None:
+    folder = write_cross_encoder(tmp_path / "judge")
+    with pytest.raises(
+        ArtifactError, match=r"judge: holds a cross-encoder, not an encoder; CrossEncoder\.load opens it"
+    ):
+        Embedder.load(folder)
+
+
+def test_loading_passes_engine_threads_and_limits_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_artifact(tmp_path / "artifact", reranker=True)
+    asked: list[tuple[object, ...]] = []
+
+    def opened(*arguments: object) -> FakeScorer:
+        asked.append(arguments)
+        return FakeScorer()
+
+    monkeypatch.setattr(embakery.embed, "open_engine", lambda *_: FakeEngine())
+    monkeypatch.setattr(embakery.cross_encoder, "open_pair_scorer", opened)
+    limits = TextLimits(max_characters=2)
+    embedder = Embedder.load(folder, engine="onnx", threads=3, limits=limits)
+    with pytest.raises(RequestTooLargeError, match=r"^documents\[0\]: 3 characters"):
+        embedder.rerank("a", ["b b"])
+    assert asked == [(folder / "reranker" / "encoder.onnx", "onnx", 3)]

@@ -101,6 +101,14 @@ def test_a_rerank_message() -> None:
     )
 
 
+@pytest.mark.parametrize("method", [None, "late-interaction", "cross-encoder"])
+def test_a_rerank_message_may_name_its_method(method: str | None) -> None:
+    query = {"id": "q", "query": "why", "documents": [{"id": "d", "text": "so"}]}
+    message = parse(rerank_body(query, method=method))
+    assert isinstance(message, RerankMessage)
+    assert message.method == method
+
+
 def test_an_openai_batch_line_with_one_input_keeps_its_custom_id() -> None:
     assert parse(openai_body("hello")) == EmbedMessage((Document("line-1", "hello"),), model="m")
 
@@ -151,6 +159,15 @@ def test_an_openai_batch_line_with_several_inputs_numbers_them_by_place() -> Non
         pytest.param('{"v": 1, "documents": []}', "documents: must not be empty", id="no documents"),
         pytest.param('{"v": 1, "rerank": "x"}', "rerank: must be an array, not a string", id="rerank string"),
         pytest.param('{"v": 1, "rerank": []}', "rerank: must not be empty", id="no queries"),
+        pytest.param(
+            rerank_body({}, method="bm25"), "method: must be one of late-interaction, cross-encoder", id="method"
+        ),
+        pytest.param(
+            rerank_body({}, method=""), "method: must be one of late-interaction, cross-encoder", id="empty method"
+        ),
+        pytest.param(
+            rerank_body({}, method=[]), "method: must be one of late-interaction, cross-encoder", id="method array"
+        ),
         pytest.param(
             embed_body(NEIGHBOUR, input_type="passage"), "input_type: must be one of document, query", id="input type"
         ),

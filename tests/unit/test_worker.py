@@ -34,12 +34,14 @@ def store() -> FakeStore:
     return FakeStore()
 
 
-def make_worker(tiny: Tiny, stores: Mapping[str, FakeStore], *, cache: VectorCache | None = None) -> Worker:
+def make_worker(
+    tiny: Tiny, stores: Mapping[str, FakeStore], *, cache: VectorCache | None = None, rerank_method: str | None = None
+) -> Worker:
     def opener(store: FakeStore) -> FakeStore:
         return store
 
     destinations = {name: (lambda store=store: opener(store)) for name, store in stores.items()}
-    return Worker(embedder=tiny.embedder, cache=cache, destinations=destinations, tenant="acme")
+    return Worker(tiny.embedder, cache, destinations, tenant="acme", rerank_method=rerank_method)
 
 
 def process(worker: Worker, *bodies: str, rounds: int | None = None) -> Outcome:
@@ -416,3 +418,84 @@ def test_past_the_deadline_queries_come_again_unless_nothing_else_was_done(tiny:
     outcome = process(worker, rerank_body(query("q2"), query("q3")), rounds=0)
     assert failures(outcome) == [("m0", "no time left to rerank")]
     assert store.ids == ["one", "q2"]
+
+
+# Rerank by a cross-encoder
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Tiny:
+    return make_tiny(tmp_path / "judged", reranker=True)
+
+
+SHARING = query("q", "a b", doc("d0", "a"), doc("d1", "a b a"), doc("d2", "c"))
+
+
+def stamps(tiny: Tiny) -> dict[str, tuple[str, str]]:
+    """Space and model of whoever scores, by method."""
+    assert tiny.embedder.reranker is not None
+    manifests = {"late-interaction": tiny.embedder.manifest, "cross-encoder": tiny.embedder.reranker.manifest}
+    return {name: (manifest.space_id, manifest.model_id) for name, manifest in manifests.items()}
+
+
+@pytest.mark.parametrize(
+    ("asked", "deployed", "used"),
+    [
+        (None, None, "cross-encoder"),
+        (None, "late-interaction", "late-interaction"),
+        ("cross-encoder", "late-interaction", "cross-encoder"),
+        ("late-interaction", None, "late-interaction"),
+        ("late-interaction", "cross-encoder", "late-interaction"),
+    ],
+)
+def test_a_ranking_is_stamped_by_whoever_scored(
+    judged: Tiny, store: FakeStore, asked: str | None, deployed: str | None, used: str
+) -> None:
+    worker = make_worker(judged, {"default": store}, rerank_method=deployed)
+    assert process(worker, rerank_body(SHARING, method=asked)).failures == ()
+    (result,) = store.results
+    assert isinstance(result, RerankResult)
+    assert (result.space_id, result.model) == stamps(judged)[used]
+    assert len(judged.opened) == (used == "cross-encoder")
+    if used == "cross-encoder":
+        assert [(line.id, line.score) for line in result.ranking] == [("d1", 3.0), ("d0", 1.0), ("d2", 0.0)]
+
+
+def test_a_cross_encoder_that_was_not_baked_is_refused_naming_the_method(tiny: Tiny, store: FakeStore) -> None:
+    outcome = process(
+        make_worker(tiny, {"default": store}),
+        rerank_body(query("q1"), method="cross-encoder"),
+        rerank_body(query("q2")),
+    )
+    assert failures(outcome) == [("m0", "method: no cross-encoder was baked here: use late-interaction")]
+    assert outcome.hopeless_ids == {"m0"}
+    assert store.ids == ["q2"]
+
+
+def test_other_scores_than_the_bakes_are_not_written_but_vectors_and_late_interaction_are(
+    tmp_path: Path, store: FakeStore
+) -> None:
+    tiny = make_tiny(tmp_path / "artifact", reranker=True, reranker_offset=1e-6)
+    outcome = process(
+        make_worker(tiny, {"default": store}),
+        embed_body(doc("one")),
+        rerank_body(query("q1")),
+        rerank_body(query("q2"), method="late-interaction"),
+    )
+    assert [(failure.message_id, type(failure.error)) for failure in outcome.failures] == [("m1", GoldenMismatchError)]
+    assert outcome.hopeless_ids == frozenset()
+    assert store.ids == ["one", "q2"]
+
+
+def test_a_pair_that_cannot_be_scored_fails_its_query_alone(judged: Tiny, store: FakeStore) -> None:
+    outcome = process(
+        make_worker(judged, {"default": store}),
+        rerank_body(query("nan", "a", doc("d0", "nan")), query("good")),
+        rerank_body(query("bad", "a", doc("d0"), doc("d1", "\u200b")), query("late")),
+    )
+    assert failures(outcome) == [
+        ("m0", "the cross-encoder gave NaN or infinity"),
+        ("m1", "rerank[0].documents[1]: holds nothing that the model's tokenizer knows"),
+    ]
+    assert store.ids == ["good", "late"]
+    assert outcome.hopeless_ids == {"m1"}

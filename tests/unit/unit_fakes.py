@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from embakery.artifact import SCHEMA, Artifact, EngineFacts, Golden, Manifest, file_facts, space_id
+from embakery.artifact import SCHEMA, Artifact, EngineFacts, Golden, Kind, Manifest, file_facts, space_id
 from embakery.cache import Key
+from embakery.cross_encoder import CrossEncoder
 from embakery.embed import Embedder
 from embakery.errors import CacheUnavailableError, EncodingError, StoreUnavailableError
 from embakery.results import Result, WriteOutcome
@@ -43,7 +44,9 @@ def write_tokenizer(path: Path) -> Path:
     tokenizer.normalizer = normalizers.Replace("\u200b", "")
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)],
     )
     tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
     tokenizer.save(str(path))
@@ -91,6 +94,35 @@ def _token_vector(token: int) -> Vectors:
     return np.array([token, token % 2, token % 3, 1], dtype=np.float32)
 
 
+@dataclass
+class FakeScorer:
+    """A pair's score is how many of the document's tokens stand in the query, in as many columns as there are labels.
+
+    `scored` lists what was asked for, batch by batch. `offset` is added, as a machine of other bits would.
+    """
+
+    labels: int = 1
+    offset: float = 0.0
+    name: str = "fake"
+    scored: list[list[TokenIds]] = field(default_factory=list)
+    closed: bool = False
+
+    def score(self, ids: Sequence[TokenIds], types: Sequence[TokenIds]) -> Vectors:
+        if any(VOCABULARY["refused"] in one for one in ids):
+            raise EncodingError("refused")
+        self.scored.append(list(ids))
+        rows = [[self._value(*pair) + self.offset] * self.labels for pair in zip(ids, types, strict=True)]
+        return np.array(rows, dtype=np.float32)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _value(self, ids: TokenIds, types: TokenIds) -> float:
+        query = {token for token, type_ in zip(ids, types, strict=True) if type_ == 0} - {CLS, SEP}
+        document = [token for token, type_ in zip(ids, types, strict=True) if type_ == 1]
+        return float("nan") if VOCABULARY["nan"] in document else sum(token in query for token in document)
+
+
 def write_artifact(
     folder: Path,
     *,
@@ -98,19 +130,64 @@ def write_artifact(
     max_tokens: int = 8,
     prompts: Mapping[str, str] | None = None,
     dimensions: tuple[int, ...] = (DIMENSION,),
+    reranker: bool = False,
 ) -> Path:
-    """Write an artifact whose golden vectors are those of `FakeEngine()`."""
+    """Write an artifact whose golden vectors are those of `FakeEngine()`; reranker: with a cross-encoder beside it."""
+    ids: tuple[TokenIds, ...] = ((CLS, 3, SEP), (CLS, 4, 5, SEP))
+    manifest = _write_files(
+        folder,
+        Golden(ids, FakeEngine().encode(ids)),
+        kind="encoder",
+        model_id=model_id,
+        max_tokens=max_tokens,
+        prompts=prompts,
+        dimensions=dimensions,
+    )
+    (folder / "manifest.json").write_bytes(manifest.to_bytes())
+    if reranker:
+        write_cross_encoder(folder / "reranker")
+        list_reranker(folder)
+    return folder
+
+
+def write_cross_encoder(folder: Path, *, model_id: str = "owner/judge", max_tokens: int = 9, labels: int = 1) -> Path:
+    """Write a cross-encoder's artifact whose golden scores are those of `FakeScorer()`."""
+    ids: tuple[TokenIds, ...] = ((CLS, 3, SEP, 3, SEP), (CLS, 3, SEP, 4, 5, SEP))
+    types: tuple[TokenIds, ...] = ((0, 0, 0, 1, 1), (0, 0, 0, 1, 1, 1))
+    golden = Golden(ids, FakeScorer(labels).score(ids, types), types)
+    manifest = _write_files(
+        folder, golden, kind="cross-encoder", model_id=model_id, max_tokens=max_tokens, dimensions=(labels,)
+    )
+    (folder / "manifest.json").write_bytes(manifest.to_bytes())
+    return folder
+
+
+def list_reranker(folder: Path) -> None:
+    """Let the manifest list what is in `reranker/`, with right digests."""
+    facts = file_facts(folder / "reranker" / "manifest.json")
+    change_manifest(folder, lambda old: replace(old, reranker=facts))
+
+
+def _write_files(
+    folder: Path,
+    golden: Golden,
+    *,
+    kind: Kind,
+    model_id: str,
+    max_tokens: int,
+    dimensions: tuple[int, ...],
+    prompts: Mapping[str, str] | None = None,
+) -> Manifest:
     folder.mkdir(parents=True)
     write_tokenizer(folder / "tokenizer.json")
     (folder / "encoder.onnx").write_bytes(b"not a graph: the fake engine reads none")
     (folder / "certificate.json").write_text(json.dumps({"cosine": 1.0}))
-    golden: tuple[TokenIds, ...] = ((CLS, 3, SEP), (CLS, 4, 5, SEP))
-    Golden(golden, FakeEngine().encode(golden)).save(folder / "golden.npz")
+    golden.save(folder / "golden.npz")
     files = {path.name: file_facts(path) for path in sorted(folder.iterdir())}
-    manifest = Manifest(
+    return Manifest(
         schema=SCHEMA,
         space_id=space_id(
-            kind="encoder",
+            kind=kind,
             encoder_sha256=files["encoder.onnx"].sha256,
             tokenizer_sha256=files["tokenizer.json"].sha256,
             golden_sha256=files["golden.npz"].sha256,
@@ -120,7 +197,7 @@ def write_artifact(
             prompts=prompts or {},
             engine=FACTS,
         ),
-        kind="encoder",
+        kind=kind,
         architecture="fake",
         model_id=model_id,
         revision=None,
@@ -133,8 +210,6 @@ def write_artifact(
         engine=FACTS,
         files=files,
     )
-    (folder / "manifest.json").write_bytes(manifest.to_bytes())
-    return folder
 
 
 def change_manifest(folder: Path, change: Callable[[Manifest], Manifest]) -> None:
@@ -225,10 +300,15 @@ class FakeStore:
 
 @dataclass(frozen=True)
 class Tiny:
-    """An embedder over the fake engine, whose golden check is forgotten from the engine's record."""
+    """An embedder over the fakes, whose golden check is forgotten from the engine's record.
+
+    opened: each opening of the cross-encoder, of which there should be one at most.
+    """
 
     embedder: Embedder
     engine: FakeEngine
+    scorer: FakeScorer
+    opened: list[CrossEncoder]
 
 
 def make_tiny(
@@ -238,10 +318,19 @@ def make_tiny(
     max_tokens: int = 8,
     prompts: Mapping[str, str] | None = None,
     dimensions: tuple[int, ...] = (DIMENSION,),
+    reranker: bool = False,
+    reranker_offset: float = 0.0,
 ) -> Tiny:
     """Write an artifact to `folder` and open it with a fake engine."""
-    artifact = Artifact.load(write_artifact(folder, max_tokens=max_tokens, prompts=prompts, dimensions=dimensions))
-    engine = FakeEngine(offset=offset)
-    embedder = Embedder(artifact, engine)
+    write_artifact(folder, max_tokens=max_tokens, prompts=prompts, dimensions=dimensions, reranker=reranker)
+    engine, scorer = FakeEngine(offset=offset), FakeScorer(offset=reranker_offset)
+    opened: list[CrossEncoder] = []
+
+    def open_cross_encoder(artifact: Artifact) -> CrossEncoder:
+        opened.append(CrossEncoder(artifact, scorer))
+        scorer.scored.clear()
+        return opened[-1]
+
+    embedder = Embedder(Artifact.load(folder), engine, open_cross_encoder=open_cross_encoder)
     engine.encoded.clear()
-    return Tiny(embedder, engine)
+    return Tiny(embedder, engine, scorer, opened)
