@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Keeps Newton's matrix from being singular.
+_TINY = 1e-9
+
 Relevance = Mapping[str, float]
 Numbers = NDArray[np.floating[Any]]
 
@@ -82,6 +85,46 @@ def bootstrap_interval(values: Numbers, *, seed: int, rounds: int = 10_000) -> t
     means = [values[draw.integers(0, len(values), len(values))].mean() for _ in range(rounds)]
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+def fit_logistic(scores: Numbers, is_relevant: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return a and b of P(relevant) = 1 / (1 + exp(-(a * score + b))), by Newton's method.
+
+    Platt's scaling with his smoothed targets, which keep a and b finite where the classes part cleanly.
+    """
+    positive = int(is_relevant.sum())
+    negative = len(scores) - positive
+    targets = np.where(is_relevant, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    inputs = np.stack([scores.astype(np.float64), np.ones(len(scores))], axis=1)
+    weights = np.zeros(2)
+    for _ in range(100):
+        chance = _logistic(inputs @ weights)
+        slope = inputs.T @ (targets - chance) - _TINY * weights
+        curvature = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + _TINY * np.eye(2)
+        step = np.linalg.solve(curvature, slope)
+        weights += step
+        if np.abs(step).max() < 1e-10:
+            break
+    return float(weights[0]), float(weights[1])
+
+
+def calibrated(scores: Numbers, a: float, b: float) -> NDArray[np.float64]:
+    """Return the probabilities of relevance that `fit_logistic` reads from scores."""
+    return _logistic(a * scores.astype(np.float64) + b)
+
+
+def expected_calibration_error(chances: Numbers, is_relevant: NDArray[np.bool_], *, bins: int = 10) -> float:
+    """Mean distance of stated chance and actual share, over bins of equal width weighted by their size."""
+    places = np.minimum((np.clip(chances, 0, 1) * bins).astype(int), bins - 1)
+    gaps = [
+        abs(chances[places == place].mean() - is_relevant[places == place].mean()) * (places == place).sum()
+        for place in np.unique(places)
+    ]
+    return float(sum(gaps) / len(chances))
+
+
+def _logistic(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 1 / (1 + np.exp(-np.clip(values, -500, 500)))
 
 
 def _discounted(gains: Sequence[float]) -> float:

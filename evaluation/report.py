@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,39 @@ from numpy.typing import NDArray
 from embakery import Embedder
 from embakery.artifact import Manifest
 from evaluation.collection import Collection
-from evaluation.metrics import best_threshold, bootstrap_interval, paired_permutation, roc_auc
+from evaluation.metrics import (
+    best_threshold,
+    bootstrap_interval,
+    calibrated,
+    expected_calibration_error,
+    fit_logistic,
+    paired_permutation,
+    roc_auc,
+)
 from evaluation.page import heading, numbers, page, paragraph, table
 from evaluation.plots import histogram
-from evaluation.retrieval import METRICS, Advance, Scores, Search, rerank, score, search
+from evaluation.retrieval import METRICS, Advance, Reranking, Scores, Search, rerank, score, search
 
 SEED = 20261123
 _OTHERS_PER_QUERY = 20
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """How a reranker's scores become chances of relevance: 1 / (1 + exp(-(a * score + b))).
+
+    error_before, error_after: expected calibration error of the scores, clipped to 0..1, and of the chances.
+    """
+
+    a: float
+    b: float
+    error_before: float
+    error_after: float
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One artifact on one collection. reranked: none where no rerank was asked for."""
+    """One artifact on one collection. reranked, calibration: none where no rerank was asked for."""
 
     manifest: Manifest
     collection: Collection
@@ -33,6 +54,7 @@ class Evaluation:
     reranked: Scores | None
     relevant_cosines: NDArray[np.float32]
     other_cosines: NDArray[np.float32]
+    calibration: Calibration | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures."""
@@ -45,6 +67,7 @@ class Evaluation:
             "dense": self.dense.means(),
             "reranked": None if self.reranked is None else self.reranked.means(),
             "threshold": {"cosine": threshold, "f1": f1},
+            "reranker_calibration": None if self.calibration is None else asdict(self.calibration),
             "roc_auc": roc_auc(self.relevant_cosines, self.other_cosines),
             "seed": SEED,
             "machine": platform.machine(),
@@ -74,13 +97,14 @@ def evaluate(
 ) -> Evaluation:
     """Search, rerank the best `top` (not at all if None), and score."""
     found = search(embedder, collection, advance=advance)
-    reranked = None
+    reranked, calibration = None, None
     if top is not None:
-        rankings = rerank(embedder, collection, found.rankings, top=top, method=method, advance=advance)
-        reranked = score(rankings, collection.relevant)
+        reranking = rerank(embedder, collection, found.rankings, top=top, method=method, advance=advance)
+        reranked = score(reranking.rankings, collection.relevant)
+        calibration = _calibrate(reranking, collection)
     relevant, others = _cosines(found, collection)
     dense = score(found.rankings, collection.relevant)
-    return Evaluation(embedder.manifest, collection, found, dense, reranked, relevant, others)
+    return Evaluation(embedder.manifest, collection, found, dense, reranked, relevant, others, calibration)
 
 
 def compare(first: Scores, second: Scores) -> dict[str, Difference]:
@@ -122,11 +146,27 @@ def evaluation_page(evaluation: Evaluation, against: Evaluation | None = None) -
             f"area under the ROC curve {figures['roc_auc']:.4f})."
         ),
     ]
+    if evaluation.calibration is not None:
+        parts.append(paragraph(_calibration_text(evaluation.calibration)))
     if against is not None:
         parts += [heading(f"Against {against.manifest.model_id}, space {against.manifest.space_id}")]
         parts += [_comparison(compare(against.dense, evaluation.dense))]
         parts += [paragraph("Positive: this artifact is better. p: two-sided paired permutation test.")]
     return page(f"{evaluation.manifest.model_id} on your data", lead, parts)
+
+
+def _calibrate(reranking: Reranking, collection: Collection) -> Calibration:
+    scores = np.array([value for values in reranking.head_scores.values() for value in values])
+    is_relevant = np.array(
+        [
+            name in collection.relevant[query]
+            for query, values in reranking.head_scores.items()
+            for name in reranking.rankings[query][: len(values)]
+        ]
+    )
+    a, b = fit_logistic(scores, is_relevant)
+    before = expected_calibration_error(np.clip(scores, 0, 1), is_relevant)
+    return Calibration(a, b, before, expected_calibration_error(calibrated(scores, a, b), is_relevant))
 
 
 def _comparison(differences: Mapping[str, Difference]) -> str:
@@ -135,6 +175,13 @@ def _comparison(differences: Mapping[str, Difference]) -> str:
         for name, d in differences.items()
     ]
     return table(["", "difference", "95% interval", "p", "better / equal / worse"], rows)
+
+
+def _calibration_text(fit: Calibration) -> str:
+    return (
+        f"A reranker's score s means a chance of relevance of 1 / (1 + exp(-({fit.a:.3f} s {fit.b:+.3f}))); "
+        f"its expected calibration error is {fit.error_after:.4f}, the raw score's {fit.error_before:.4f}."
+    )
 
 
 def _cells(means: Mapping[str, float]) -> list[str]:

@@ -47,6 +47,14 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
+class Reranking:
+    """Rankings after rerank, and what the reranker gave each document of a head, in the ranking's order."""
+
+    rankings: Mapping[str, list[str]]
+    head_scores: Mapping[str, list[float]]
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """Each metric's value for every query, float64 (queries,), in the collection's order."""
 
@@ -87,16 +95,17 @@ def rerank(
     top: int,
     method: str | None,
     advance: Advance = lambda _: None,
-) -> dict[str, list[str]]:
+) -> Reranking:
     """Put the best `top` of each ranking in the reranker's order; the rest follow as they were."""
-    reranked = {}
+    reranked, scores = {}, {}
     for query, ranking in rankings.items():
         head = ranking[:top]
         texts = [collection.documents[name] for name in head]
         lines = model.rerank(collection.queries[query], texts, method=method)
         reranked[query] = [head[line.index] for line in lines] + ranking[top:]
+        scores[query] = [line.score for line in lines]
         advance(1)
-    return reranked
+    return Reranking(reranked, scores)
 
 
 def score(rankings: Mapping[str, list[str]], relevant: Mapping[str, Relevance]) -> Scores:

@@ -114,6 +114,9 @@ def test_scifact_in_small(default_artifact: Path) -> None:
     result = evaluate(Embedder.load(default_artifact), Collection(documents, queries, relevant), top=10)
     assert result.dense.means()["ndcg@10"] >= 0.8
     assert result.reranked is not None
+    assert result.calibration is not None
+    assert result.calibration.a > 0
+    assert result.calibration.error_after < result.calibration.error_before
     differences = compare(result.dense, result.reranked)
     assert differences["recall@100"].mean == 0
     assert sum((differences["ndcg@10"].better, differences["ndcg@10"].equal, differences["ndcg@10"].worse)) == 40

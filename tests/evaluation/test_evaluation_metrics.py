@@ -10,6 +10,9 @@ from sklearn.metrics import f1_score, ndcg_score, roc_auc_score
 from evaluation.metrics import (
     best_threshold,
     bootstrap_interval,
+    calibrated,
+    expected_calibration_error,
+    fit_logistic,
     ndcg_at,
     paired_permutation,
     pearson,
@@ -79,6 +82,26 @@ def test_the_permutation_test_knows_chance_from_a_difference() -> None:
     values = [paired_permutation(draw.standard_normal(40), seed=i, rounds=500) for i in range(200)]
     assert 8 <= sum(value < 0.1 for value in values) <= 36
     assert paired_permutation(np.array([1.0, 2.0, 4.0]), seed=1) == pytest.approx(2 / 8, abs=0.02)
+
+
+def test_logistic_calibration_finds_what_made_the_labels() -> None:
+    draw = np.random.default_rng(6)
+    scores = draw.uniform(-1, 1, 20_000)
+    chances = calibrated(scores, 4.0, -1.5)
+    labels = draw.uniform(size=scores.size) < chances
+    a, b = fit_logistic(scores, labels)
+    assert a == pytest.approx(4.0, abs=0.15)
+    assert b == pytest.approx(-1.5, abs=0.1)
+    assert expected_calibration_error(calibrated(scores, a, b), labels) < 0.01
+    assert expected_calibration_error(np.clip(scores, 0, 1), labels) > 0.05
+    parted = fit_logistic(np.array([0.0, 0.1, 0.9, 1.0]), np.array([False, False, True, True]))
+    assert all(np.isfinite(parted))
+    assert parted[0] > 0
+
+
+def test_the_calibration_error_by_hand() -> None:
+    chances, labels = np.array([0.05, 0.05, 0.95, 0.95]), np.array([False, True, True, True])
+    assert expected_calibration_error(chances, labels) == pytest.approx((2 * 0.45 + 2 * 0.05) / 4)
 
 
 def test_the_interval_holds_the_mean() -> None:
