@@ -41,6 +41,7 @@ class Original:
         network = self._model[0].auto_model.eval()
         exported = _export(network, "text-classification" if is_cross_encoder else "feature-extraction")
         _check_inputs(exported.graph)
+        _gather_constants(exported.graph)
         # Texts are never padded. Not removed: some architectures (ModernBERT) join the mask with one of their own.
         fill_in_input(exported.graph, _MASK, 1)
         _rename(exported.graph, exported.graph.output[0].name, LOGITS if is_cross_encoder else TOKENS)
@@ -97,6 +98,21 @@ def _check_inputs(graph: onnx.GraphProto) -> None:
     unknown = {value.name for value in graph.input} - _INPUTS
     if unknown:
         raise ConfigurationError(f"the exported graph wants {sorted(unknown)[0]}, which this bake does not know")
+
+
+def _gather_constants(graph: onnx.GraphProto) -> None:
+    """Turn Constant nodes into initializers: what quantizes knows a constant by that."""
+    kept = []
+    for node in graph.node:
+        values = [attribute.t for attribute in node.attribute if attribute.name == "value"]
+        if node.op_type != "Constant" or not values:
+            kept.append(node)
+            continue
+        tensor = graph.initializer.add()
+        tensor.CopyFrom(values[0])
+        tensor.name = node.output[0]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
