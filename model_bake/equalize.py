@@ -40,60 +40,82 @@ class Affine:
     scale: Doubles
 
 
-def choose(x: Floats, weight: Floats, *, shifts: bool = True, steps: int = _STEPS) -> Affine:
-    """Return the affine map that makes rounding inputs (n, k) and weights (k, n_out) cost least.
-
-    With r_t the range of token t's x' and V = scale * W, the noise of the output is, up to 1/12,
-
-        mean(r_t^2) / 255^2 * sum(V^2)   +   c * mean(|x'|^2) * sum_n max_k(V_kn)^2 / 127^2
-
-    Its subgradient is cheap: a range has two ends. Adam (1412.6980) on log(scale) and shift/scale.
-    """
-    x = x[:: max(1, len(x) // _TOKENS)]
-    centre = x.mean(axis=0, dtype=np.float64)
-    spread = np.maximum(x.std(axis=0, dtype=np.float64), 1e-12)
-    energy = np.maximum((weight.astype(np.float64) ** 2).sum(axis=1), 1e-12)
-    unit = (x - centre).astype(np.float32) / spread.astype(np.float32)
-    peaks = np.abs(weight)
-    log_scale = 0.5 * np.log(spread) - 0.25 * np.log(energy)
-    log_scale -= log_scale.mean()
-    offset = np.zeros_like(centre) if shifts else -centre / spread
-    rows = np.arange(len(x))
-    best, best_cost = (log_scale, offset), np.inf
-    first, second = np.zeros((2, len(centre))), np.zeros((2, len(centre)))
-    for step in range(steps):
-        scale = np.exp(log_scale)
-        gain = (spread / scale).astype(np.float32)
-        seen = (unit - offset.astype(np.float32)) * gain
-        top, bottom = seen.argmax(axis=1), seen.argmin(axis=1)
-        high, low = seen[rows, top].astype(np.float64), seen[rows, bottom].astype(np.float64)
-        span = high - low
-        loud = (scale**2 * energy).sum()
-        size = (seen.astype(np.float64) ** 2).mean(axis=0)
-        scaled = peaks * scale[:, None].astype(np.float32)
-        widest = scaled.argmax(axis=0)
-        column = scaled.max(axis=0).astype(np.float64) ** 2
-        activation, weights = (span**2).mean() / LEVELS**2 * loud, _WEIGHT_NOISE * size.sum() * column.sum() / PEAK**2
-        cost = activation + weights
+def choose(x: Floats, weight: Floats, *, shifts: bool = True) -> Affine:
+    """Return the affine map, found by Adam (1412.6980), that makes rounding x (n, k) and weight (k, n_out) cost least."""
+    noise = _Noise.of(x[:: max(1, len(x) // _TOKENS)], weight)
+    # log(scale) and, in standard deviations from the mean, the shift.
+    point = np.stack([0.5 * np.log(noise.spread) - 0.25 * np.log(noise.energy), np.zeros_like(noise.centre)])
+    point[0] -= point[0].mean()
+    if not shifts:
+        point[1] = -noise.centre / noise.spread
+    best, best_cost = point, np.inf
+    first, second = np.zeros_like(point), np.zeros_like(point)
+    for step in range(_STEPS):
+        cost, gradient = noise.at(point)
         if cost < best_cost:
-            best, best_cost = (log_scale.copy(), offset.copy()), cost
-        # d span^2 / d log_scale and / d offset; a channel counts where it is an end of a token's range.
-        k = len(centre)
-        ends = np.bincount(top, span * high, k) - np.bincount(bottom, span * low, k)
-        moved = np.bincount(top, span, k) - np.bincount(bottom, span, k)
-        slope = activation * (2 * scale**2 * energy / loud - 2 * ends / (span**2).sum())
-        slope += weights * (2 * np.bincount(widest, column, k) / column.sum() - 2 * size / size.sum())
-        lean = activation * -2 * moved * gain / (span**2).sum()
-        lean += weights * -2 * seen.mean(axis=0, dtype=np.float64) * gain / size.sum()
-        gradient = np.stack([slope, lean if shifts else np.zeros_like(lean)]) / cost
+            best, best_cost = point, cost
+        if not shifts:
+            gradient[1] = 0
         first = 0.9 * first + 0.1 * gradient
         second = 0.99 * second + 0.01 * gradient**2
         move = first / (1 - 0.9 ** (step + 1)) / (np.sqrt(second / (1 - 0.99 ** (step + 1))) + 1e-12)
-        rate = _RATE * (1 - step / steps)
-        log_scale -= rate * move[0]
-        offset -= rate * move[1]
-    log_scale, offset = best
-    return Affine(centre + offset * spread if shifts else np.zeros_like(centre), np.exp(log_scale - log_scale.mean()))
+        point = point - _RATE * (1 - step / _STEPS) * move
+    shift = noise.centre + best[1] * noise.spread if shifts else np.zeros_like(noise.centre)
+    return Affine(shift, np.exp(best[0] - best[0].mean()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Noise:
+    """What rounding costs, as a function of scales and shifts.
+
+    unit: inputs less their mean, in standard deviations, float32 (n, k). centre, spread: those, float64 (k,).
+    energy: squares of each row of the weights, summed, float64 (k,). peaks: their magnitudes, float32 (k, n_out).
+    """
+
+    unit: Floats
+    centre: Doubles
+    spread: Doubles
+    energy: Doubles
+    peaks: Floats
+
+    @classmethod
+    def of(cls, x: Floats, weight: Floats) -> _Noise:
+        centre = x.mean(axis=0, dtype=np.float64)
+        spread = np.maximum(x.std(axis=0, dtype=np.float64), 1e-12)
+        energy = np.maximum((weight.astype(np.float64) ** 2).sum(axis=1), 1e-12)
+        unit = (x - centre).astype(np.float32) / spread.astype(np.float32)
+        return cls(unit, centre, spread, energy, np.abs(weight))
+
+    def at(self, point: Doubles) -> tuple[float, Doubles]:
+        """Return the cost, and its gradient relative to it, float64 (2, k).
+
+        With r_t the range of token t's x' and V = scale * W, the noise of the output is, up to 1/12,
+
+            mean(r_t^2) / 255^2 * sum(V^2)   +   c * mean(|x'|^2) * sum_n max_k(V_kn)^2 / 127^2
+
+        Its subgradient is cheap: a range has two ends, and a channel counts where it is one.
+        """
+        k, rows = len(self.centre), np.arange(len(self.unit))
+        scale = np.exp(point[0])
+        gain = (self.spread / scale).astype(np.float32)
+        seen = (self.unit - point[1].astype(np.float32)) * gain
+        top, bottom = seen.argmax(axis=1), seen.argmin(axis=1)
+        high, low = seen[rows, top].astype(np.float64), seen[rows, bottom].astype(np.float64)
+        span = high - low
+        loud = (scale**2 * self.energy).sum()
+        size = (seen.astype(np.float64) ** 2).mean(axis=0)
+        scaled = self.peaks * scale[:, None].astype(np.float32)
+        widest, column = scaled.argmax(axis=0), scaled.max(axis=0).astype(np.float64) ** 2
+        activation = (span**2).mean() / LEVELS**2 * loud
+        weights = _WEIGHT_NOISE * size.sum() * column.sum() / PEAK**2
+        ends = np.bincount(top, span * high, k) - np.bincount(bottom, span * low, k)
+        moved = np.bincount(top, span, k) - np.bincount(bottom, span, k)
+        slope = activation * (2 * scale**2 * self.energy / loud - 2 * ends / (span**2).sum())
+        slope += weights * (2 * np.bincount(widest, column, k) / column.sum() - 2 * size / size.sum())
+        lean = activation * -2 * moved * gain / (span**2).sum()
+        lean += weights * -2 * seen.mean(axis=0, dtype=np.float64) * gain / size.sum()
+        cost = float(activation + weights)
+        return cost, np.stack([slope, lean]) / cost
 
 
 def equalize(model: onnx.ModelProto, chunks: Sequence[Feed]) -> onnx.ModelProto:
