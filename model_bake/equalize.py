@@ -41,7 +41,7 @@ class Affine:
 
 
 def choose(x: Floats, weight: Floats, *, shifts: bool = True) -> Affine:
-    """Return the affine map, found by Adam (1412.6980), that makes rounding x (n, k) and weight (k, n_out) cost least."""
+    """Return the affine map that makes rounding x (n, k) and weight (k, n_out) cost least, by Adam (1412.6980)."""
     noise = _Noise.of(x[:: max(1, len(x) // _TOKENS)], weight)
     # log(scale) and, in standard deviations from the mean, the shift.
     point = np.stack([0.5 * np.log(noise.spread) - 0.25 * np.log(noise.energy), np.zeros_like(noise.centre)])
