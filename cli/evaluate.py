@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cli.progress import progress
+
+if TYPE_CHECKING:
+    from evaluation.report import Comparison
 
 _file = click.Path(path_type=Path, exists=True, dir_okay=False)
 _folder = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -60,11 +65,19 @@ def evaluate(
             click.echo(f"{name:12}" + "  ".join(f"{metric} {value:.4f}" for metric, value in figures[name].items()))
     click.echo(f"{'threshold':12}cosine {figures['threshold']['cosine']:.3f}, F1 {figures['threshold']['f1']:.3f}")
     if second is not None:
-        differences = compare(second.dense, first.dense)
-        figures["against"] = {**second.to_json(), "differences": {k: asdict(d) for k, d in differences.items()}}
-        for name, each in differences.items():
-            click.echo(f"{name:12}{each.mean:+.4f} ({each.low:+.4f} to {each.high:+.4f}), p {each.p:.3f}")
+        comparison = compare(second, first)
+        figures["against"] = {**second.to_json(), "comparison": asdict(comparison)}
+        click.echo(f"\nagainst {second.manifest.model_id}, space {second.manifest.space_id}")
+        for line in _comparison(comparison):
+            click.echo(line)
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     if page_file is not None:
         page_file.write_text(evaluation_page(first, second), encoding="utf-8")
+
+
+def _comparison(comparison: Comparison) -> Iterator[str]:
+    yield f"{'overlap':12}{comparison.overlap:.1%} of each query's ten nearest are the same"
+    for stage, differences in (("dense", comparison.dense), ("reranked", comparison.reranked or {})):
+        for name, each in differences.items():
+            yield f"{stage:12}{name:12}{each.mean:+.4f} ({each.low:+.4f} to {each.high:+.4f}), p {each.p:.3f}"

@@ -37,7 +37,8 @@ class _Axis:
         step = 10 ** np.floor(np.log10((self.high - self.low) / 4))
         step *= next(factor for factor in (1, 2, 5, 10) if (self.high - self.low) / (step * factor) <= 6)
         first = np.ceil(self.low / step)
-        return [float(i * step) for i in np.arange(first, np.floor(self.high / step + 1e-9) + 1)]
+        # Adding 0 makes a negative zero positive.
+        return [float(i * step) + 0.0 for i in np.arange(first, np.floor(self.high / step + 1e-9) + 1)]
 
 
 def histogram(series: Mapping[str, Numbers], *, title: str, x_label: str, bins: int = 40) -> str:
@@ -90,7 +91,7 @@ def bars(values: Mapping[str, float], *, title: str, x_label: str) -> str:
         rows.append(
             f'<text class="tick end" x="150" y="{top + 14}">{escape(name)}</text>'
             f'<rect class="fill0" x="158" y="{top + 2}" width="{max(length, 0.5):.1f}" height="16"/>'
-            f'<text class="tick" x="{164 + length:.1f}" y="{top + 14}">{value:.6g}</text>'
+            f'<text class="tick" x="{164 + length:.1f}" y="{top + 14}">{value:.4g}</text>'
         )
     label = f'<text class="label" x="158" y="{height - 8}">{escape(x_label)}</text>'
     return _svg(title, height, "".join(rows) + label)

@@ -28,6 +28,7 @@ from evaluation.retrieval import METRICS, Advance, Reranking, Scores, Search, re
 
 SEED = 20261123
 _OTHERS_PER_QUERY = 20
+_NEAREST = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Second less first, over the queries of one metric: mean, 95% interval, p value, and how many went which way."""
+    """After less before, over the queries of one metric: mean, 95% interval, p value, and how many went which way."""
 
     mean: float
     low: float
@@ -85,6 +86,18 @@ class Difference:
     better: int
     equal: int
     worse: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two artifacts on one collection, by metric. reranked: none where either was not reranked.
+
+    overlap: mean share of a query's ten nearest documents that both artifacts find.
+    """
+
+    dense: Mapping[str, Difference]
+    reranked: Mapping[str, Difference] | None
+    overlap: float
 
 
 def evaluate(
@@ -107,11 +120,25 @@ def evaluate(
     return Evaluation(embedder.manifest, collection, found, dense, reranked, relevant, others, calibration)
 
 
-def compare(first: Scores, second: Scores) -> dict[str, Difference]:
-    """Compare two artifacts query by query, for each metric."""
+def compare(before: Evaluation, after: Evaluation) -> Comparison:
+    """Compare two artifacts on one collection, query by query."""
+    shared = [
+        len(set(ranking[:_NEAREST]).intersection(after.found.rankings[query][:_NEAREST])) / len(ranking[:_NEAREST])
+        for query, ranking in before.found.rankings.items()
+    ]
+    both = None if before.reranked is None or after.reranked is None else (before.reranked, after.reranked)
+    return Comparison(
+        dense=paired_differences(before.dense, after.dense),
+        reranked=None if both is None else paired_differences(*both),
+        overlap=float(np.mean(shared)),
+    )
+
+
+def paired_differences(before: Scores, after: Scores) -> dict[str, Difference]:
+    """Compare the scores of the same queries, for each metric."""
     differences = {}
     for name in METRICS:
-        values = second.by_metric[name] - first.by_metric[name]
+        values = after.by_metric[name] - before.by_metric[name]
         low, high = bootstrap_interval(values, seed=SEED)
         differences[name] = Difference(
             mean=float(values.mean()),
@@ -149,8 +176,12 @@ def evaluation_page(evaluation: Evaluation, against: Evaluation | None = None) -
     if evaluation.calibration is not None:
         parts.append(paragraph(_calibration_text(evaluation.calibration)))
     if against is not None:
+        comparison = compare(against, evaluation)
         parts += [heading(f"Against {against.manifest.model_id}, space {against.manifest.space_id}")]
-        parts += [_comparison(compare(against.dense, evaluation.dense))]
+        parts += [paragraph(f"Of each query's ten nearest documents both find {comparison.overlap:.1%}, in the mean.")]
+        parts += [_differences("dense", comparison.dense)]
+        if comparison.reranked is not None:
+            parts += [_differences("reranked", comparison.reranked)]
         parts += [paragraph("Positive: this artifact is better. p: two-sided paired permutation test.")]
     return page(f"{evaluation.manifest.model_id} on your data", lead, parts)
 
@@ -169,12 +200,12 @@ def _calibrate(reranking: Reranking, collection: Collection) -> Calibration:
     return Calibration(a, b, before, expected_calibration_error(calibrated(scores, a, b), is_relevant))
 
 
-def _comparison(differences: Mapping[str, Difference]) -> str:
+def _differences(title: str, differences: Mapping[str, Difference]) -> str:
     rows = [
         [name, f"{d.mean:+.4f}", f"{d.low:+.4f} to {d.high:+.4f}", f"{d.p:.4f}", f"{d.better} / {d.equal} / {d.worse}"]
         for name, d in differences.items()
     ]
-    return table(["", "difference", "95% interval", "p", "better / equal / worse"], rows)
+    return table([title, "difference", "95% interval", "p", "better / equal / worse"], rows)
 
 
 def _calibration_text(fit: Calibration) -> str:

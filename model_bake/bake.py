@@ -40,6 +40,7 @@ from model_bake.build import Fp32, Route, build_fp32
 from model_bake.cross_encoder import CrossEncoderTrial
 from model_bake.encoder import EncoderTrial
 from model_bake.gates import Gates
+from model_bake.given import GivenData
 from model_bake.pack import pack_encoder
 from model_bake.progress import SILENT, Report
 from model_bake.quantize import SCHEMES, Precision, quantize_model
@@ -101,13 +102,14 @@ def bake(order: Order, out: Path, *, report: Report = SILENT) -> Baked:
     started = time.monotonic()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigurationError(f"{out}: is there already and not empty; remove it or name another folder")
+    given = None if order.evaluation is None else GivenData.read(order.evaluation)
     encoder = _prepare(order.model, order.revision, order, order.wishes, report)
     reranker = None if order.reranker is None else _prepare_reranker(order.reranker, order, encoder, report)
     with _staging(out) as folder:
-        manifest = _bake_one(encoder, folder, order, report)
+        manifest = _bake_one(encoder, folder, order, report, given)
         if reranker is not None:
             (folder / RERANKER).mkdir()
-            beside = _bake_one(reranker, folder / RERANKER, replace(order, evaluation=None), report)
+            beside = _bake_one(reranker, folder / RERANKER, order, report)
             (folder / RERANKER / MANIFEST).write_bytes(beside.to_bytes())
             manifest = replace(manifest, reranker=file_facts(folder / RERANKER / MANIFEST))
         (folder / MANIFEST).write_bytes(manifest.to_bytes())
@@ -137,10 +139,10 @@ def _prepare_reranker(model: str, order: Order, encoder: _Dough, report: Report)
     return reranker
 
 
-def _bake_one(dough: _Dough, folder: Path, order: Order, report: Report) -> Manifest:
+def _bake_one(dough: _Dough, folder: Path, order: Order, report: Report, given: GivenData | None = None) -> Manifest:
     """Write all files of one model but its manifest, which is returned."""
     (folder / TOKENIZER).write_text(dough.tokenizer.to_str(pretty=False), encoding="utf-8")
-    trial = _trial(dough.spec, folder / TOKENIZER, order.evaluation)
+    trial = _trial(dough.spec, folder / TOKENIZER, given, report)
     with tempfile.TemporaryDirectory(prefix="embakery-fp32-") as scratch:
         reference = Path(scratch) / ENCODER
         _save(dough.fp32.model, reference)
@@ -157,9 +159,9 @@ def _bake_one(dough: _Dough, folder: Path, order: Order, report: Report) -> Mani
     return _manifest(dough.source, dough.spec, order.precision, folder)
 
 
-def _trial(spec: Spec, tokenizer: Path, evaluation: Path | None) -> Trial:
+def _trial(spec: Spec, tokenizer: Path, given: GivenData | None, report: Report) -> Trial:
     if isinstance(spec, EncoderSpec):
-        return EncoderTrial(spec, tokenizer, evaluation)
+        return EncoderTrial(spec, tokenizer, given, report)
     return CrossEncoderTrial(spec, tokenizer)
 
 

@@ -86,7 +86,7 @@ def summarize(fidelity: Fidelity) -> dict[str, Any]:
         "inputs": len(kinds),
         "tokens": {"mean": round(float(lengths.mean()), 1), "max": int(lengths.max())},
         "cosine": spread(fidelity.cosines),
-        "cosine_by_kind": {kind: spread(fidelity.cosines[kinds == kind]) for kind in sorted(set(fidelity.kinds))},
+        "cosine_by_kind": {kind: spread(fidelity.cosines[kinds == kind]) for kind in dict.fromkeys(fidelity.kinds)},
         "cosine_by_tokens": {
             name: spread(fidelity.cosines[chosen]) for name, chosen in buckets.items() if chosen.any()
         },

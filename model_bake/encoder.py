@@ -13,7 +13,8 @@ from embakery.engines.onnx import OnnxEngine
 from embakery.texts import TextTokenizer
 from model_bake import certify
 from model_bake.calibrate import Feed
-from model_bake.given import PlainEncoder, on_given_data
+from model_bake.given import GivenData, PlainEncoder
+from model_bake.progress import SILENT, Report
 from model_bake.report import encoder_page
 from model_bake.samples import (
     GOLDEN_TEXTS,
@@ -34,11 +35,12 @@ _COMPARED = 32
 
 @dataclass(frozen=True, slots=True)
 class EncoderTrial:
-    """An encoder and its tokenizer's file."""
+    """An encoder, its tokenizer's file, and data that the caller wants it judged on as well."""
 
     spec: EncoderSpec
     tokenizer: Path
-    evaluation: Path | None = None
+    given: GivenData | None = None
+    report: Report = SILENT
 
     def calibration(self) -> list[Feed]:
         """Return what quantization is calibrated on."""
@@ -69,11 +71,10 @@ class EncoderTrial:
         before, after = OnnxEngine(reference), OnnxEngine(baked)
         fidelity = certify.measure(before, after, samples)
         figures = certify.summarize(fidelity)
-        if self.evaluation is not None:
+        if self.given is not None:
             tokenizer = self._open(self.spec.max_tokens)
-            figures["evaluation"] = on_given_data(
-                self.evaluation, PlainEncoder(tokenizer, before), PlainEncoder(tokenizer, after)
-            )
+            plain, quantized = PlainEncoder(tokenizer, before), PlainEncoder(tokenizer, after)
+            figures["evaluation"] = self.given.figures(plain, quantized, self.report)
         return Certificate(figures, lambda finished: encoder_page(finished, fidelity))
 
     def _open(self, max_tokens: int) -> TextTokenizer:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from embakery.engines import Engine
+from embakery.errors import ConfigurationError
 from embakery.texts import TextTokenizer
 from embakery.vectors import Vectors
-from evaluation.collection import read_collection, read_scored_pairs
+from evaluation.collection import Collection, ScoredPair, read_collection, read_scored_pairs
 from evaluation.metrics import spearman
-from evaluation.retrieval import TextEncoder, embed_all, score, search
+from evaluation.retrieval import Advance, TextEncoder, embed_all, score, search
+from model_bake.progress import Report
 from model_bake.samples import token_ids
 
 
@@ -29,24 +31,47 @@ class PlainEncoder:
         return self.engine.encode(token_ids(self.tokenizer, texts, input_type=input_type))
 
 
-def on_given_data(folder: Path, original: TextEncoder, baked: TextEncoder) -> dict[str, dict[str, float]]:
-    """Return each metric's value for the original and the baked encoder."""
-    figures: dict[str, dict[str, float]] = {}
-    encoders = {"original": original, "baked": baked}
-    if (folder / "stsb" / "test.tsv").exists():
-        figures["STS-B Spearman"] = {name: _sts(each, folder / "stsb" / "test.tsv") for name, each in encoders.items()}
-    if (folder / "scifact" / "qrels.tsv").exists():
-        figures["SciFact nDCG@10"] = {name: _retrieval(each, folder / "scifact") for name, each in encoders.items()}
-    return figures
+@dataclass(frozen=True, slots=True)
+class GivenData:
+    """Sentence pairs with people's scores, and a collection with judgements; either may be missing."""
+
+    pairs: Sequence[ScoredPair] | None
+    collection: Collection | None
+
+    @classmethod
+    def read(cls, folder: Path) -> GivenData:
+        """Read `stsb/test.tsv` and `scifact/`. Raises ConfigurationError, also where neither is there."""
+        pairs, scifact = folder / "stsb" / "test.tsv", folder / "scifact"
+        if not pairs.exists() and not scifact.exists():
+            raise ConfigurationError(f"{folder}: has neither stsb/test.tsv nor scifact/")
+        names = ("docs.jsonl", "queries.jsonl", "qrels.tsv")
+        return cls(
+            read_scored_pairs(pairs) if pairs.exists() else None,
+            read_collection(*(scifact / name for name in names)) if scifact.exists() else None,
+        )
+
+    def figures(self, original: TextEncoder, baked: TextEncoder, report: Report) -> dict[str, dict[str, float]]:
+        """Return each metric's value for the original and the baked encoder."""
+        figures: dict[str, dict[str, float]] = {}
+        with report.progress("evaluate", 2 * self._texts()) as advance:
+            for name, encoder in (("original", original), ("baked", baked)):
+                if self.pairs is not None:
+                    figures.setdefault("STS-B Spearman", {})[name] = _sts(encoder, self.pairs, advance)
+                if self.collection is not None:
+                    figures.setdefault("SciFact nDCG@10", {})[name] = _retrieval(encoder, self.collection, advance)
+        return figures
+
+    def _texts(self) -> int:
+        pairs, collection = self.pairs or (), self.collection
+        return 2 * len(pairs) + (0 if collection is None else len(collection.documents) + len(collection.queries))
 
 
-def _sts(encoder: TextEncoder, path: Path) -> float:
-    pairs = read_scored_pairs(path)
+def _sts(encoder: TextEncoder, pairs: Sequence[ScoredPair], advance: Advance) -> float:
     sides = ([pair.left for pair in pairs], [pair.right for pair in pairs])
-    left, right = (embed_all(encoder, side, input_type="document", advance=lambda _: None) for side in sides)
+    left, right = (embed_all(encoder, side, input_type="document", advance=advance) for side in sides)
     return round(spearman((left * right).sum(axis=1), np.array([pair.score for pair in pairs])), 5)
 
 
-def _retrieval(encoder: TextEncoder, folder: Path) -> float:
-    collection = read_collection(folder / "docs.jsonl", folder / "queries.jsonl", folder / "qrels.tsv")
-    return round(score(search(encoder, collection).rankings, collection.relevant).means()["ndcg@10"], 5)
+def _retrieval(encoder: TextEncoder, collection: Collection, advance: Advance) -> float:
+    found = search(encoder, collection, advance=advance)
+    return round(score(found.rankings, collection.relevant).means()["ndcg@10"], 5)

@@ -19,7 +19,8 @@ def encoder_page(figures: Mapping[str, Any], fidelity: Fidelity) -> str:
     """Return an encoder's certificate."""
     cosine = figures["cosine"]
     error = 1 - fidelity.cosines.astype(np.float64)
-    overlap = {f"{share}0%": float(np.mean(np.round(fidelity.overlaps * 10) == share)) for share in range(10, 5, -1)}
+    kept = np.round(fidelity.overlaps * 10)
+    overlap = {f"{share}0%": float(np.mean(kept == share)) for share in range(10, min(7, int(kept.min())) - 1, -1)}
     parts = [
         numbers(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,13 +11,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from bake_models import HIDDEN, save_model
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Dropout
 from torch import nn
 
-from embakery.artifact import Artifact
+from embakery.artifact import REPORT, Artifact
 from embakery.errors import ConfigurationError, DigestMismatchError, EmbakeryError, EncodingError
+from evaluation.metrics import spearman
 from model_bake import source
 from model_bake.bake import Order, bake
 from model_bake.gates import Gates
@@ -67,6 +71,55 @@ def test_below_the_gate_nothing_is_left(tmp_path: Path) -> None:
         with pytest.raises(EncodingError, match=r"the gate asks for 1\.1"):
             bake(Order(str(tmp_path / "model"), gates=gates), tmp_path / "out" / "artifact")
         assert list((tmp_path / "out").iterdir()) == []
+
+
+def unit(vectors: Any) -> Any:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_given_data_is_judged_with_the_original_and_the_baked_model(tmp_path: Path) -> None:
+    save_model(tmp_path / "model")
+    given = tmp_path / "data"
+    (given / "stsb").mkdir(parents=True)
+    rows = (
+        "score\tsentence1\tsentence2",
+        '5\tthe "list" of names\tthe list of names',
+        "3\ta list of numbers\tthe number of names",
+        "0\tthe file is closed\ta list of numbers and names",
+        "1\tthe file is open\tthe name of a list",
+    )
+    (given / "stsb" / "test.tsv").write_text("\n".join(rows), encoding="utf-8")
+    only_pairs = bake(
+        Order(str(model := tmp_path / "model"), gates=LOOSE, evaluation=given), tmp_path / "first"
+    ).artifact
+    assert only_pairs.certificate()["evaluation"].keys() == {"STS-B Spearman"}
+
+    (given / "scifact").mkdir()
+    texts = {"docs": {"1": "a list of names", "2": "the file is open"}, "queries": {"q": "names"}}
+    for name, lines in texts.items():
+        (given / "scifact" / f"{name}.jsonl").write_text(
+            "".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in lines.items()), encoding="utf-8"
+        )
+    (given / "scifact" / "qrels.tsv").write_text("query_id\tdoc_id\trelevance\nq\t1\t1\n", encoding="utf-8")
+    artifact = bake(Order(str(model), gates=LOOSE, evaluation=given), tmp_path / "second").artifact
+    figures = artifact.certificate()["evaluation"]
+    original: SentenceTransformer = SentenceTransformer(str(model), device="cpu")
+    left, right, scores = ([row.split("\t")[column] for row in rows[1:]] for column in (1, 2, 0))
+    cosines = (unit(original.encode(left)) * unit(original.encode(right))).sum(axis=1)
+    expected = round(spearman(cosines, np.array(scores, dtype=float)), 5)
+    assert figures["STS-B Spearman"]["original"] == expected
+    assert figures["SciFact nDCG@10"]["baked"] in {1, round(float(1 / np.log2(3)), 5)}
+    assert "On given data" in (tmp_path / "second" / REPORT).read_text(encoding="utf-8")
+    assert artifact.manifest.space_id == only_pairs.manifest.space_id
+
+
+def test_given_data_that_cannot_be_read_is_refused_before_the_bake(tmp_path: Path) -> None:
+    save_model(tmp_path / "model")
+    for make, message in (("", "has neither"), ("scifact", "docs.jsonl: cannot be read")):
+        (tmp_path / "data" / make).mkdir(parents=True, exist_ok=True)
+        with pytest.raises(ConfigurationError, match=message):
+            bake(Order(str(tmp_path / "model"), evaluation=tmp_path / "data"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from embakery import Embedder
+from embakery.artifact import Artifact, Manifest
 from evaluation.collection import Collection, read_collection
 from evaluation.page import numbers, page, table
 from evaluation.plots import bars, histogram, scatter
-from evaluation.report import compare, evaluate
+from evaluation.report import Evaluation, compare, evaluate, evaluation_page, paired_differences
+from evaluation.retrieval import Search, score
 
 ROOT = Path(__file__).parents[2]
 EVAL = ROOT.parent / "shared" / "eval"
@@ -54,6 +56,20 @@ def check_page(html: str) -> Checker:
     return checker
 
 
+def evaluated(manifest: Manifest, collection: Collection, rankings: dict[str, list[str]]) -> Evaluation:
+    cosines = np.random.default_rng(1).random((len(rankings), len(collection.documents)), dtype=np.float32)
+    return Evaluation(
+        manifest=manifest,
+        collection=collection,
+        found=Search(rankings, cosines),
+        dense=score(rankings, collection.relevant),
+        reranked=None,
+        relevant_cosines=cosines[:, 0],
+        other_cosines=cosines[:, 1:].ravel(),
+        calibration=None,
+    )
+
+
 def test_the_command(default_artifact: Path, tmp_path: Path) -> None:
     for name, texts in (("docs", DOCUMENTS), ("queries", QUERIES)):
         lines = [json.dumps({"id": key, "text": text}) for key, text in texts.items()]
@@ -70,7 +86,10 @@ def test_the_command(default_artifact: Path, tmp_path: Path) -> None:
         figures["dense"] == figures["against"]["dense"] == {"ndcg@10": 1, "recall@10": 1, "recall@100": 1, "mrr@10": 1}
     )
     assert figures["space_id"] == Embedder.load(default_artifact).manifest.space_id
-    assert figures["against"]["differences"]["ndcg@10"]["p"] == 1
+    comparison = figures["against"]["comparison"]
+    assert comparison["overlap"] == 1
+    assert comparison["dense"]["ndcg@10"]["p"] == comparison["reranked"]["ndcg@10"]["p"] == 1
+    assert "100.0% of each query's ten nearest are the same" in done.stdout
     checker = check_page((tmp_path / "out.html").read_text())
     assert {"svg", "table"} <= set(checker.tags)
 
@@ -102,6 +121,32 @@ def test_pages_and_charts_escape_and_repeat() -> None:
     assert html.count("<circle") <= 1700
 
 
+def test_two_artifacts_against_each_other(default_artifact: Path) -> None:
+    """Three queries: one with the same nearest ten, one with half of them, one with none."""
+    names = [str(number) for number in range(30)]
+    nearest = {
+        "same": (names[:10], names[9::-1]),
+        "half": (names[:10], names[5:15]),
+        "none": (names[:10], names[10:20]),
+    }
+    collection = Collection(
+        dict.fromkeys(names, "a text"), dict.fromkeys(nearest, "a question"), {query: {"0": 1.0} for query in nearest}
+    )
+    manifest = Artifact.load(default_artifact).manifest
+    before, after = (
+        evaluated(manifest, collection, {query: sides[side] for query, sides in nearest.items()}) for side in (0, 1)
+    )
+    comparison = compare(before, after)
+    assert comparison.overlap == 0.5
+    assert comparison.reranked is None
+    difference = comparison.dense["mrr@10"]
+    assert (difference.better, difference.equal, difference.worse) == (0, 0, 3)
+    assert difference.mean == pytest.approx((0.1 + 0 + 0) / 3 - 1)
+    html = evaluation_page(after, before)
+    check_page(html)
+    assert "both find 50.0%" in html
+
+
 @pytest.mark.skipif(not EVAL.is_dir(), reason="the shared evaluation data is not beside the project")
 def test_scifact_in_small(default_artifact: Path) -> None:
     folder = EVAL / "scifact"
@@ -117,6 +162,6 @@ def test_scifact_in_small(default_artifact: Path) -> None:
     assert result.calibration is not None
     assert result.calibration.a > 0
     assert result.calibration.error_after < result.calibration.error_before
-    differences = compare(result.dense, result.reranked)
+    differences = paired_differences(result.dense, result.reranked)
     assert differences["recall@100"].mean == 0
     assert sum((differences["ndcg@10"].better, differences["ndcg@10"].equal, differences["ndcg@10"].worse)) == 40

@@ -42,6 +42,13 @@ def test_inspect_embed_and_rerank(default_artifact: Path) -> None:
     assert [line.partition("\t")[2] for line in ranked.stdout.splitlines()] == ["Paris", "I like cheese"]
 
 
+def test_what_can_be_baked_is_listed() -> None:
+    done = embakery("bake", "--list-supported")
+    assert done.returncode == 0
+    listed = {line.strip() for line in done.stdout.splitlines()}
+    assert {"bert", "mpnet", "xlm-roberta", "modernbert", "weightedmean", "lasttoken", "Normalize", "fp32"} <= listed
+
+
 def test_rerank_by_method(default_artifact: Path, tmp_path: Path) -> None:
     folder = str(bake_beside(default_artifact, tmp_path / "artifact"))
     asked = ("rerank", "--artifact", folder, "the quick fox", "the end", "a quick fox")
