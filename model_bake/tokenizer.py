@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, normalizers
 
 from embakery.errors import ConfigurationError
 from model_bake.files import read_json_if_there
-from model_bake.spec import STATIC, Spec
+from model_bake.spec import STATIC, EncoderSpec, Spec
 
 _SLOW_FILES = ("vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 
@@ -38,6 +38,7 @@ def load_tokenizer(spec: Spec) -> Tokenizer:
         tokenizer = _edited(tokenizer, {"post_processor": None})
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    _check_room(tokenizer, spec)
     return tokenizer
 
 
@@ -102,6 +103,18 @@ def _lower_cases(tokenizer: Tokenizer) -> None:
     steps = list(present) if isinstance(present, normalizers.Sequence) else [present] if present is not None else []
     if not any(isinstance(step, normalizers.Lowercase) for step in steps):
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
+
+
+def _check_room(tokenizer: Tokenizer, spec: Spec) -> None:
+    """Refuse a limit that leaves no token for a text, or for one of a pair."""
+    if isinstance(spec, EncoderSpec):
+        prompts = [tokenizer.encode(prompt, add_special_tokens=False).ids for prompt in spec.prompts.values()]
+        taken = tokenizer.num_special_tokens_to_add(is_pair=False) + max(map(len, prompts), default=0)
+        what, needed = "the special tokens, the prompt and a text", taken + 1
+    else:
+        what, needed = "the special tokens and two texts", tokenizer.num_special_tokens_to_add(is_pair=True) + 2
+    if spec.max_tokens < needed:
+        raise ConfigurationError(f"max tokens {spec.max_tokens}: {what} need {needed} at least")
 
 
 def _check_added_tokens(tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:
