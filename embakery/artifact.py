@@ -13,6 +13,7 @@ reranker/         a cross-encoder in the same layout, if one was asked for
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ GOLDEN = "golden.npz"
 CERTIFICATE = "certificate.json"
 REPORT = "certificate.html"
 RERANKER = "reranker"
+
+_ZIP_FROM_UNIX = 3
 
 Kind = Literal["encoder", "cross-encoder"]
 
@@ -175,9 +178,17 @@ class Golden:
     types: tuple[TokenIds, ...] = ()
 
     def save(self, path: Path) -> None:
-        """Write golden.npz. The same content gives the same bytes."""
+        """Write golden.npz. The same content gives the same bytes, whatever the version of Python."""
         lengths = np.array([len(ids) for ids in self.ids], dtype=np.int32)
-        np.savez(path, lengths=lengths, ids=_flat(self.ids), types=_flat(self.types), vectors=self.vectors)
+        arrays = {"lengths": lengths, "ids": _flat(self.ids), "types": _flat(self.types), "vectors": self.vectors}
+        # Not np.savez: it streams, and how a streamed entry's header looks changed within Python 3.11.
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, array in arrays.items():
+                content = io.BytesIO()
+                np.save(content, array)
+                entry = zipfile.ZipInfo(f"{name}.npy")
+                entry.create_system = _ZIP_FROM_UNIX
+                archive.writestr(entry, content.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Golden:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 
 from template_source import ROOT, load_template, resources
@@ -23,6 +24,21 @@ def copied() -> set[str]:
 def test_what_is_copied_is_in_the_context_and_in_the_repository() -> None:
     assert copied() <= IN_CONTEXT
     assert [path for path in sorted(copied()) if not (ROOT / path).exists()] == []
+
+
+def imported(package: str) -> set[str]:
+    """The project's packages that a package imports, anywhere in it."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / package).rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[0] for name in names if (ROOT / name.split(".")[0] / "__init__.py").exists()}
+
+
+def test_what_bakes_in_the_image_is_in_the_context() -> None:
+    assert imported("model_bake") == {"embakery", "evaluation", "model_bake"}
+    for package in ("model_bake", "evaluation", "embakery"):
+        assert imported(package) <= IN_CONTEXT
 
 
 def test_context_leaves_out_everything_that_is_not_named() -> None:
