@@ -211,6 +211,8 @@ def _fidelity(artifact: Artifact) -> Iterator[str]:
             f"to fp32, {figures['inputs']} texts"
         )
         yield f"{'neighbours':16}{figures['neighbour_overlap_at_10']:.1%} of the ten nearest are the same"
+        for name, value in figures.get("evaluation", {}).items():
+            yield f"{name:16}{value['baked']:.4f}, fp32 {value['original']:.4f}"
     else:
         error, agreement = figures["score_error"], figures["rank_agreement"]
         yield f"{'scores':16}error mean {error['mean']:.2g}, largest {error['max']:.2g}, {figures['inputs']} pairs"
