@@ -9,6 +9,8 @@
 dtype is `s8` or `f32`. layout is `rows`, plain row-major, or `tiles`: a matrix (K, N) of s8 cut into tiles of 64
 columns, in each tile groups of 4 rows, in each group the 4 values of a column side by side: [N/64][K/4][64][4], filled
 up with zeros. A 64-byte line then holds what one int8 dot product of 16 lanes takes. `shape` is that of the matrix.
+
+What an engine does with the tensors is spelt out, in numpy, by tests/bake/test_pack_forward.py.
 """
 
 from __future__ import annotations
