@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
-from onnxruntime import quantization
 
 from embakery.engines.onnx import OnnxEngine
+from embakery.engines.runtime import onnxruntime as ort
 from embakery.texts import TextTokenizer, TokenIds
 from embakery.vectors import Vectors
 from model_bake.build import build_fp32
@@ -104,7 +103,7 @@ def quantize(model: onnx.ModelProto, feeds: Sequence[Feed], way: Way) -> onnx.Mo
     return quantizer.run()
 
 
-class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+class _Reader:
     """Feeds onnxruntime's own static calibration, a text at a time."""
 
     def __init__(self, feeds: Sequence[Feed]) -> None:
@@ -117,6 +116,8 @@ class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 def static_qdq(model: onnx.ModelProto, feeds: Sequence[Feed]) -> onnx.ModelProto:
     """Quantize as onnxruntime does with calibrated, static, per-tensor activations and per-channel weights."""
+    from onnxruntime import quantization  # noqa: TID251 - a part that runtime.py does not bring
+
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, before)

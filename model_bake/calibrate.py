@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from embakery.engines.runtime import onnxruntime as ort
 from model_bake.rounding import Floats
 
 Feed = Mapping[str, NDArray[Any]]

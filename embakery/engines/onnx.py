@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
+from embakery.engines.runtime import onnxruntime as ort
 from embakery.errors import ArtifactError, EncodingError
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors

@@ -14,7 +14,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from bake_models import FAMILY_VOCABULARY, HIDDEN, SEED, save_family, save_model
@@ -26,6 +25,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 from embakery.engines.onnx import open_session
+from embakery.engines.runtime import onnxruntime as ort
 from embakery.errors import ConfigurationError
 from model_bake import nodes
 from model_bake.bert_family import _bucket as bucket

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +44,35 @@ def test_the_api_handler_serves_without_boto3_where_no_secret_must_be_read(defau
         "from handlers.services import services; services().embedder.embed(['hello'])"
     )
     assert not packages(loaded) & (HEAVY | CLIENTS)
+
+
+# Where onnxruntime looks for a reason to stay silent: with these gone, it is our doing that it does.
+AUTOMATION = {"CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "TF_BUILD", "GITHUB_ACTIONS", "JENKINS_URL"}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from embakery import Embedder; Embedder.load({artifact!r}).embed(['hello'])",
+        "import handlers.queue, handlers.api",
+        "import model_bake.bake, model_bake.export, benchmarks.quantization",
+    ],
+)
+def test_nothing_is_reported_to_anybody(default_artifact: Path, tmp_path: Path, statement: str) -> None:
+    """onnxruntime's telemetry leaves a device's identifier and a queue of events behind, and holds sockets."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in AUTOMATION}
+    environment |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "HF_HUB_OFFLINE": "1"}
+    script = statement.format(artifact=str(default_artifact)) + (
+        "\nimport os, time; time.sleep(0.5)"
+        "\nfds = '/proc/self/fd'"
+        "\nlinks = [os.path.realpath(f'{fds}/{n}') for n in (os.listdir(fds) if os.path.isdir(fds) else ())]"
+        "\nprint([link for link in links if 'socket:' in link])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, env=environment, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "[]\n"
+    assert [path for path in home.rglob("*") if "microsoft" in str(path.relative_to(home)).lower()] == []
