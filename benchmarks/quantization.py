@@ -9,9 +9,7 @@ own passages. Only what the product uses lives in the product: the other ways ar
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import platform
 import random
 import tempfile
 import time
@@ -23,10 +21,11 @@ from typing import Any
 import numpy as np
 import onnx
 
+from benchmarks.machine import circumstances
 from embakery.engines.onnx import OnnxEngine
-from embakery.engines.runtime import onnxruntime as ort
 from embakery.texts import TextTokenizer, TokenIds
 from embakery.vectors import Vectors
+from evaluation.collection import read_scored_pairs, read_texts
 from model_bake.build import build_fp32
 from model_bake.calibrate import Feed, batch_by_length
 from model_bake.certify import cosine, encode, spread
@@ -153,8 +152,7 @@ def main() -> None:
         rows = list(_rows(fp32, feeds, sets, Path(folder) / "model.onnx"))
     for row in rows:
         print(row)
-    versions = {"onnxruntime": ort.__version__, "numpy": np.__version__, "python": platform.python_version()}
-    print(json.dumps({"machine": platform.processor() or platform.machine(), "versions": versions, "seed": SEED}))
+    print(json.dumps(circumstances("onnxruntime", "numpy") | {"seed": SEED}))
 
 
 def _rows(fp32: onnx.ModelProto, feeds: Sequence[Feed], sets: dict[str, list[TokenIds]], path: Path) -> Iterator[str]:
@@ -188,13 +186,9 @@ def _row(name: str, seconds: float | None, cosines: dict[str, Vectors], speed: f
 
 def _texts(folder: Path, limit: int) -> Iterator[tuple[str, list[str]]]:
     draw = random.Random(SEED)  # noqa: S311 - not for secrets
-    with (folder / "stsb" / "test.tsv").open(encoding="utf-8") as lines:
-        pairs = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
-    sentences = sorted({pair[side] for pair in pairs for side in ("sentence1", "sentence2")})
-    yield "sentences", draw.sample(sentences, limit)
-    with (folder / "scifact" / "docs.jsonl").open(encoding="utf-8") as lines:
-        documents = [json.loads(line) for line in lines]
-    yield "abstracts", draw.sample([f"{document['title']} {document['text']}" for document in documents], limit)
+    pairs = read_scored_pairs(folder / "stsb" / "test.tsv")
+    yield "sentences", draw.sample(sorted({text for pair in pairs for text in (pair.left, pair.right)}), limit)
+    yield "abstracts", draw.sample(list(read_texts(folder / "scifact" / "docs.jsonl").values()), limit)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from typing import Any, TextIO
 import click
 
 DEFAULT_ARTIFACT = Path("build/all-MiniLM-L6-v2")
+# The library's own names, without the .25 s that importing it takes.
+RERANK_METHOD = click.Choice(["late-interaction", "cross-encoder"])
 
 _artifact_option = click.option(
     "--artifact",
@@ -47,7 +49,7 @@ def embed(texts: tuple[str, ...], artifact: Path, input_type: str, dimensions: i
 @click.option("--top-n", type=click.IntRange(min=1), help="How many to print.")
 @click.option(
     "--method",
-    type=click.Choice(["late-interaction", "cross-encoder"]),
+    type=RERANK_METHOD,
     help="Default: the cross-encoder if one was baked, else late interaction.",
 )
 def rerank(query: str, documents: tuple[str, ...], artifact: Path, top_n: int | None, method: str | None) -> None:

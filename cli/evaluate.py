@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from cli.commands import RERANK_METHOD
 from cli.progress import progress
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _folder = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option("--queries", type=_file, required=True, help="The same for queries.")
 @click.option("--qrels", type=_file, required=True, help="TSV of query_id, doc_id, relevance; or TREC's four columns.")
 @click.option("--rerank-top", type=click.IntRange(min=0), default=30, show_default=True, help="0: no rerank.")
-@click.option("--method", type=click.Choice(["late-interaction", "cross-encoder"]), help="How to rerank.")
+@click.option("--method", type=RERANK_METHOD, help="How to rerank.")
 @click.option("--against", type=_folder, help="Another artifact to compare with, query by query.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here.")
 @click.option("--page", "page_file", type=click.Path(path_type=Path), help="Write a report here (HTML).")
@@ -58,22 +58,23 @@ def evaluate(
             return run(Embedder.load(folder), collection, top=rerank_top or None, method=method, advance=advance)
 
     first = judge(artifact)
-    second = None if against is None else judge(against)
     figures = first.to_json()
     for name in ("dense", "reranked"):
         if figures[name] is not None:
             click.echo(f"{name:12}" + "  ".join(f"{metric} {value:.4f}" for metric, value in figures[name].items()))
     click.echo(f"{'threshold':12}cosine {figures['threshold']['cosine']:.3f}, F1 {figures['threshold']['f1']:.3f}")
-    if second is not None:
+    comparison = None
+    if against is not None:
+        second = judge(against)
         comparison = compare(second, first)
-        figures["against"] = {**second.to_json(), "comparison": asdict(comparison)}
-        click.echo(f"\nagainst {second.manifest.model_id}, space {second.manifest.space_id}")
+        figures["against"] = {**second.to_json(), "comparison": comparison.to_json()}
+        click.echo(f"\nagainst {comparison.before.model_id}, space {comparison.before.space_id}")
         for line in _comparison(comparison):
             click.echo(line)
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     if page_file is not None:
-        page_file.write_text(evaluation_page(first, second), encoding="utf-8")
+        page_file.write_text(evaluation_page(first, comparison), encoding="utf-8")
 
 
 def _comparison(comparison: Comparison) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ _TINY = 1e-9
 
 Relevance = Mapping[str, float]
 Numbers = NDArray[np.floating[Any]]
+Floating = TypeVar("Floating", np.float32, np.float64)
 
 
 def ndcg_at(ranking: Sequence[str], relevant: Relevance, k: int) -> float:
@@ -33,6 +34,12 @@ def reciprocal_rank(ranking: Sequence[str], relevant: Relevance, k: int) -> floa
     """One over the place of the first relevant item among the first k, 0 if there is none."""
     places = (place for place, item in enumerate(ranking[:k], start=1) if relevant.get(item, 0.0) > 0)
     return 1 / next(places, np.inf)
+
+
+def unit_rows(vectors: NDArray[Floating]) -> NDArray[Floating]:
+    """Scale each row (n, dim) to length 1, in its own precision; a zero row gives NaN."""
+    lengths: NDArray[Floating] = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / lengths
 
 
 def pearson(left: Numbers, right: Numbers) -> float:

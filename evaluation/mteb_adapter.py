@@ -20,6 +20,7 @@ import numpy as np
 
 from embakery import Embedder
 from embakery.vectors import Vectors
+from evaluation.metrics import unit_rows
 
 
 class MtebEncoder:
@@ -71,5 +72,4 @@ class MtebEncoder:
 
 
 def _unit(vectors: Any) -> Vectors:
-    rows = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+    return unit_rows(np.atleast_2d(np.asarray(vectors, dtype=np.float32)))

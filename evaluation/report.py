@@ -92,12 +92,22 @@ class Difference:
 class Comparison:
     """Two artifacts on one collection, by metric. reranked: none where either was not reranked.
 
-    overlap: mean share of a query's ten nearest documents that both artifacts find.
+    before: the artifact compared with. overlap: mean share of a query's ten nearest documents that both find.
     """
 
+    before: Manifest
     dense: Mapping[str, Difference]
     reranked: Mapping[str, Difference] | None
     overlap: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures."""
+        stages = {"dense": self.dense, "reranked": self.reranked}
+        figures = {
+            stage: None if differences is None else {name: asdict(each) for name, each in differences.items()}
+            for stage, differences in stages.items()
+        }
+        return {**figures, "overlap": self.overlap}
 
 
 def evaluate(
@@ -128,6 +138,7 @@ def compare(before: Evaluation, after: Evaluation) -> Comparison:
     ]
     both = None if before.reranked is None or after.reranked is None else (before.reranked, after.reranked)
     return Comparison(
+        before=before.manifest,
         dense=paired_differences(before.dense, after.dense),
         reranked=None if both is None else paired_differences(*both),
         overlap=float(np.mean(shared)),
@@ -152,8 +163,8 @@ def paired_differences(before: Scores, after: Scores) -> dict[str, Difference]:
     return differences
 
 
-def evaluation_page(evaluation: Evaluation, against: Evaluation | None = None) -> str:
-    """Return the report as one page; with `against`, the comparison too."""
+def evaluation_page(evaluation: Evaluation, comparison: Comparison | None = None) -> str:
+    """Return the report as one page, and how it compares if that is given."""
     figures = evaluation.to_json()
     lead = f"{figures['queries']} queries over {figures['documents']} documents, space {figures['space_id']}."
     rows = [["dense", *_cells(figures["dense"])]]
@@ -175,9 +186,8 @@ def evaluation_page(evaluation: Evaluation, against: Evaluation | None = None) -
     ]
     if evaluation.calibration is not None:
         parts.append(paragraph(_calibration_text(evaluation.calibration)))
-    if against is not None:
-        comparison = compare(against, evaluation)
-        parts += [heading(f"Against {against.manifest.model_id}, space {against.manifest.space_id}")]
+    if comparison is not None:
+        parts += [heading(f"Against {comparison.before.model_id}, space {comparison.before.space_id}")]
         parts += [paragraph(f"Of each query's ten nearest documents both find {comparison.overlap:.1%}, in the mean.")]
         parts += [_differences("dense", comparison.dense)]
         if comparison.reranked is not None:

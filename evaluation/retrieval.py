@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embakery.rerank import Ranked
 from embakery.vectors import Vectors
 from evaluation.collection import Collection
-from evaluation.metrics import Relevance, ndcg_at, recall_at, reciprocal_rank
+from evaluation.metrics import Relevance, ndcg_at, recall_at, reciprocal_rank, unit_rows
 
 DEPTH = 100
 METRICS = ("ndcg@10", "recall@10", "recall@100", "mrr@10")
@@ -72,8 +72,7 @@ def embed_all(model: TextEncoder, texts: Sequence[str], *, input_type: str, adva
         part = texts[start : start + _EMBEDDED_AT_ONCE]
         slices.append(model.embed(part, input_type=input_type))
         advance(len(part))
-    vectors = np.concatenate(slices)
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+    return unit_rows(np.concatenate(slices))
 
 
 def search(model: TextEncoder, collection: Collection, *, advance: Advance = lambda _: None) -> Search:

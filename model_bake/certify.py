@@ -6,7 +6,7 @@ import math
 import platform
 import resource
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from embakery.engines import Engine
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
+from evaluation.metrics import unit_rows
 from model_bake import corpus
 from model_bake.samples import SEED, Sample
 
@@ -109,22 +110,18 @@ def circumstances() -> dict[str, Any]:
 
 def spread(values: Vectors) -> dict[str, float]:
     """Return mean, first percentile and minimum."""
-    figures: Mapping[str, Callable[[], Any]] = {
-        "mean": values.mean,
-        "p1": lambda: np.quantile(values, 0.01),
-        "min": values.min,
-    }
-    return {name: round(float(figure()), 6) for name, figure in figures.items()}
+    figures = {"mean": values.mean(), "p1": np.quantile(values, 0.01), "min": values.min()}
+    return {name: round(float(figure), 6) for name, figure in figures.items()}
 
 
 def _unit(vectors: Vectors) -> NDArray[np.float64]:
-    wide = vectors.astype(np.float64)
-    return np.asarray(wide / np.linalg.norm(wide, axis=1, keepdims=True))
+    return unit_rows(vectors.astype(np.float64))
 
 
 def _nearest(vectors: Vectors, count: int) -> NDArray[np.int64]:
     """The nearest other rows, best first, int64 (n, count); ties by place."""
-    similarities = _unit(vectors) @ _unit(vectors).T
+    unit = _unit(vectors)
+    similarities = unit @ unit.T
     np.fill_diagonal(similarities, -np.inf)
     # Rounded: equal texts must not be told apart by the last bit of a sum.
     return np.argsort(-np.round(similarities, 12), axis=1, kind="stable")[:, : min(count, len(vectors) - 1)]

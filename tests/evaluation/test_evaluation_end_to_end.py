@@ -142,7 +142,7 @@ def test_two_artifacts_against_each_other(default_artifact: Path) -> None:
     difference = comparison.dense["mrr@10"]
     assert (difference.better, difference.equal, difference.worse) == (0, 0, 3)
     assert difference.mean == pytest.approx((0.1 + 0 + 0) / 3 - 1)
-    html = evaluation_page(after, before)
+    html = evaluation_page(after, comparison)
     check_page(html)
     assert "both find 50.0%" in html
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,14 @@ import pytest
 from handler_helpers import eventually, rows, unique
 from overlap_reranker import bake_beside
 
+from cli.bake import bake
+from cli.commands import RERANK_METHOD
 from embakery import Embedder
+from embakery.rerank import RERANK_METHODS
 from local.environment import aws_environment
 from local.system import LocalSystem
+from model_bake.bake import Order
+from model_bake.gates import Gates
 
 
 def embakery(
@@ -40,6 +46,15 @@ def test_inspect_embed_and_rerank(default_artifact: Path) -> None:
 
     ranked = embakery("rerank", "--artifact", str(default_artifact), "capital of France", "I like cheese", "Paris")
     assert [line.partition("\t")[2] for line in ranked.stdout.splitlines()] == ["Paris", "I like cheese"]
+
+
+def test_what_the_command_line_repeats_is_what_the_library_says() -> None:
+    """It repeats, because importing the library takes longer than printing a help text."""
+    assert tuple(RERANK_METHOD.choices) == RERANK_METHODS
+    defaults = {option.name: option.default for option in bake.params}
+    assert {name: defaults[name] for name in asdict(Gates())} == asdict(Gates())
+    order = Order("any")
+    assert (defaults["precision"], defaults["route"]) == (order.precision, order.route)
 
 
 def test_what_can_be_baked_is_listed() -> None:

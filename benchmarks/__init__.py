@@ -1,0 +1,1 @@
+"""Speed and fidelity, ours and of others, measured in one run. Never part of the tests."""
