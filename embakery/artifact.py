@@ -4,7 +4,8 @@ manifest.json     what this is, and sha256 and size of every other file
 encoder.onnx      stock ONNX operators
 encoder.pack      the same weights for the native engine (BERT family, int8)
 tokenizer.json    Hugging Face fast tokenizer
-golden.npz        a few texts' token ids and vectors
+golden.npz        a few texts' token ids and vectors, as the onnx engine computes them
+golden.native.npz the same, as the native engine does, where the artifact has a pack
 certificate.json  fidelity against the fp32 original
 certificate.html  the same, to be read
 reranker/         a cross-encoder in the same layout, if one was asked for
@@ -17,7 +18,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,12 +30,13 @@ from embakery.pairs import PairTokenizer
 from embakery.texts import TextTokenizer, TokenIds
 from embakery.vectors import Vectors
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
 ENCODER = "encoder.onnx"
 PACK = "encoder.pack"
 TOKENIZER = "tokenizer.json"
 GOLDEN = "golden.npz"
+NATIVE_GOLDEN = "golden.native.npz"
 CERTIFICATE = "certificate.json"
 REPORT = "certificate.html"
 RERANKER = "reranker"
@@ -62,10 +64,20 @@ class EngineFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Space:
+    """A set of vectors that may be compared, and the engine whose bits they are."""
+
+    space_id: str
+    engine: EngineFacts
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The artifact's description.
 
     kind: an encoder gives vectors, a cross-encoder gives scores of pairs.
+    space_id, engine: those of the best engine, which serves wherever it can; of a loaded model, those of the one that does.
+    other_space: the onnx engine's, where the best one is another. Their vectors are near, but their bits are not equal.
     architecture: the original's `model_type`, or `static`.
     dimensions: the allowed output lengths, the full one first (Matryoshka); of a cross-encoder, its number of labels.
     reranker: facts of `reranker/manifest.json`, which in turn lists the files beside it.
@@ -86,6 +98,21 @@ class Manifest:
     engine: EngineFacts
     files: Mapping[str, FileFacts]
     reranker: FileFacts | None = None
+    other_space: Space | None = None
+
+    def served_by(self, engine: str) -> Manifest:
+        """Return this manifest with the space of the engine that serves. Raises ArtifactError if it has none."""
+        if engine == self.engine.name:
+            return self
+        other = self.other_space
+        if other is None or other.engine.name != engine:
+            raise ArtifactError(f"{MANIFEST}: was baked without the engine {engine}; bake the model again")
+        return replace(self, space_id=other.space_id, engine=other.engine, other_space=None)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The engines that have a space, best first."""
+        return (self.engine.name, *(() if self.other_space is None else (self.other_space.engine.name,)))
 
     def check_model(self, wanted: object, field: str) -> None:
         """Raise NotFoundError under `field` if a caller names another model: it must not get this one's vectors."""
@@ -132,14 +159,19 @@ class Manifest:
                 "engine": EngineFacts(**raw["engine"]),
                 "files": {name: FileFacts(**facts) for name, facts in raw["files"].items()},
                 "reranker": None if raw["reranker"] is None else FileFacts(**raw["reranker"]),
+                "other_space": None if raw["other_space"] is None else _space(raw["other_space"]),
             }
         )
+
+
+def _space(raw: Mapping[str, Any]) -> Space:
+    return Space(raw["space_id"], EngineFacts(**raw["engine"]))
 
 
 def space_id(
     *,
     kind: Kind,
-    encoder_sha256: str,
+    weights_sha256: str,
     tokenizer_sha256: str,
     golden_sha256: str,
     max_tokens: int,
@@ -150,11 +182,12 @@ def space_id(
 ) -> str:
     """Hash everything that changes a vector's bits. The model's name and the files' order are not among it.
 
-    The golden vectors are: baked on two kinds of CPU, the same weights may give other bits, and then another space.
+    weights_sha256: of the file that the engine reads. The golden vectors take part: baked on two kinds of CPU, the same
+    weights may give other bits with onnxruntime, and then another space.
     """
     content = {
         "kind": kind,
-        "encoder": encoder_sha256,
+        "weights": weights_sha256,
         "tokenizer": tokenizer_sha256,
         "golden": golden_sha256,
         "max_tokens": max_tokens,
@@ -245,14 +278,19 @@ class Artifact:
         """Open a cross-encoder's tokenizer."""
         return PairTokenizer(self.path / TOKENIZER, max_tokens=self.manifest.max_tokens)
 
-    def golden(self) -> Golden:
-        """Read the golden vectors."""
-        return Golden.load(self.path / GOLDEN)
+    def golden(self, engine: str) -> Golden:
+        """Read the golden vectors of an engine."""
+        return Golden.load(self.path / golden_file(engine))
 
     def certificate(self) -> Mapping[str, Any]:
         """Read the fidelity certificate."""
         content: Mapping[str, Any] = json.loads((self.path / CERTIFICATE).read_bytes())
         return content
+
+
+def golden_file(engine: str) -> str:
+    """Return the name of the file with an engine's golden vectors."""
+    return NATIVE_GOLDEN if engine == "native" else GOLDEN
 
 
 def file_facts(path: Path) -> FileFacts:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embakery.artifact import GOLDEN, Artifact, Golden
+from embakery.artifact import Artifact, Golden, golden_file
 from embakery.engines import PairScorer, open_pair_scorer
 from embakery.errors import ArtifactError, ConfigurationError, EncodingError, InvalidRequestError
 from embakery.golden import golden_error, matches_golden
@@ -26,12 +26,12 @@ class CrossEncoder:
     """A baked cross-encoder, ready to score pairs. Safe to use from several threads."""
 
     def __init__(self, artifact: Artifact, scorer: PairScorer, *, limits: TextLimits | None = None) -> None:
-        self.manifest = artifact.manifest
+        self.manifest = artifact.manifest.served_by(scorer.name)
         self.certificate = artifact.certificate()
         self.limits = limits or TextLimits()
         self._scorer = scorer
         self._tokenizer = artifact.pair_tokenizer()
-        golden = _golden_pairs(artifact)
+        golden = _golden_pairs(artifact, scorer.name)
         self.golden_matches = matches_golden(scorer.score(golden.ids, golden.types), golden, self.manifest)
 
     @classmethod
@@ -40,8 +40,8 @@ class CrossEncoder:
     ) -> CrossEncoder:
         """Check and open an artifact of kind cross-encoder.
 
-        engine: `auto` or `onnx`. threads: all cores if None.
-        Raises ArtifactError naming the file at fault, ConfigurationError for an unknown engine.
+        engine: `auto`, `native` or `onnx`. threads: all cores if None.
+        Raises ArtifactError naming the file at fault, ConfigurationError for an engine that cannot be had.
         """
         return cls.open(Artifact.load(path), engine=engine, threads=threads, limits=limits)
 
@@ -52,7 +52,7 @@ class CrossEncoder:
         """Open a checked artifact. Raises ArtifactError if it is not a cross-encoder's."""
         if artifact.manifest.kind != "cross-encoder":
             raise ArtifactError(f"{artifact.path}: holds an encoder, not a cross-encoder; Embedder.load opens it")
-        return cls(artifact, open_pair_scorer(artifact.encoder, engine, threads), limits=limits)
+        return cls(artifact, open_pair_scorer(artifact, engine, threads), limits=limits)
 
     def require_golden(self) -> None:
         """Raise GoldenMismatchError unless this machine computes the bake's bits: call before writing anything."""
@@ -154,8 +154,8 @@ def _names_of_pair(index: int) -> tuple[str, str]:
     return f"pairs[{index}][0]", f"pairs[{index}][1]"
 
 
-def _golden_pairs(artifact: Artifact) -> Golden:
-    golden = artifact.golden()
+def _golden_pairs(artifact: Artifact, engine: str) -> Golden:
+    golden = artifact.golden(engine)
     if len(golden.types) != len(golden.ids):
-        raise ArtifactError(f"{GOLDEN}: holds no pairs; bake the model again")
+        raise ArtifactError(f"{golden_file(engine)}: holds no pairs; bake the model again")
     return golden

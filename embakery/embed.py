@@ -64,13 +64,13 @@ class Embedder:
         limits: TextLimits | None = None,
         open_cross_encoder: Callable[[Artifact], CrossEncoder] = CrossEncoder.open,
     ) -> None:
-        self.manifest = artifact.manifest
+        self.manifest = artifact.manifest.served_by(engine.name)
         self.certificate = artifact.certificate()
         self.engine = engine
         self.limits = limits or TextLimits()
         self._tokenizer: TextTokenizer = artifact.tokenizer()
         self.reranker = None if artifact.reranker is None else BakedReranker(artifact.reranker, open_cross_encoder)
-        golden = artifact.golden()
+        golden = artifact.golden(engine.name)
         self.golden_matches = matches_golden(engine.encode(golden.ids), golden, self.manifest)
 
     @classmethod
@@ -79,14 +79,14 @@ class Embedder:
     ) -> Embedder:
         """Check and open an artifact.
 
-        engine: `auto` or `onnx`. threads: all cores if None.
-        Raises ArtifactError naming the file at fault, ConfigurationError for an unknown engine.
+        engine: `auto`, `native` or `onnx`. threads: all cores if None.
+        Raises ArtifactError naming the file at fault, ConfigurationError for an engine that cannot be had.
         """
         artifact = Artifact.load(path)
         if artifact.manifest.kind != "encoder":
             raise ArtifactError(f"{artifact.path}: holds a cross-encoder, not an encoder; CrossEncoder.load opens it")
         opener = functools.partial(CrossEncoder.open, engine=engine, threads=threads, limits=limits)
-        return cls(artifact, open_engine(artifact.encoder, engine, threads), limits=limits, open_cross_encoder=opener)
+        return cls(artifact, open_engine(artifact, engine, threads), limits=limits, open_cross_encoder=opener)
 
     def require_golden(self) -> None:
         """Raise GoldenMismatchError unless this machine computes the bake's bits: call before writing anything."""

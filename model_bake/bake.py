@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,6 @@ from tokenizers import Tokenizer
 from embakery.artifact import (
     CERTIFICATE,
     ENCODER,
-    GOLDEN,
     MANIFEST,
     PACK,
     REPORT,
@@ -30,10 +29,13 @@ from embakery.artifact import (
     EngineFacts,
     Kind,
     Manifest,
+    Space,
     file_facts,
+    golden_file,
     space_id,
 )
-from embakery.engines.onnx import CONTRACT
+from embakery.engines import native, onnx as onnx_engine
+from embakery.engines.native.library import default_library
 from embakery.errors import ConfigurationError
 from model_bake import certify
 from model_bake.build import Fp32, Route, build_fp32
@@ -51,6 +53,8 @@ from model_bake.trial import Trial
 
 # protobuf's limit is 2 GiB.
 _LARGEST_MESSAGE = 2_000_000_000
+# The numeric rules that each engine keeps, part of the space id.
+_CONTRACTS = {"native": native.CONTRACT, "onnx": onnx_engine.CONTRACT}
 # Above this the graph is wrong, not merely rounded: another pooling, a lost layer, a wrong prompt.
 EXPORT_TOLERANCE = 1e-4
 
@@ -153,10 +157,25 @@ def _bake_one(dough: _Dough, folder: Path, order: Order, report: Report, given: 
         _save(baked, folder / ENCODER)
         if dough.fp32.shape is not None and order.precision == "int8":
             pack_encoder(baked, dough.fp32.shape, folder / PACK)
-        trial.golden(folder / ENCODER).save(folder / GOLDEN)
-        report.say("certify", "against the fp32 original")
-        _certify(trial, reference, folder, order.gates, {"precision": order.precision, "export_difference": difference})
-    return _manifest(dough.source, dough.spec, order.precision, folder)
+        engines = _engines(folder, report)
+        for engine in engines:
+            trial.golden(folder, engine).save(folder / golden_file(engine))
+        report.say("certify", f"{' and '.join(engines)}, against the fp32 original")
+        facts = {"precision": order.precision, "export_difference": difference}
+        _certify(trial, reference, folder, engines, order.gates, facts)
+    return _manifest(dough.source, dough.spec, order.precision, folder, engines)
+
+
+def _engines(folder: Path, report: Report) -> tuple[str, ...]:
+    """Return the engines that can run what was baked, best first."""
+    if not (folder / PACK).exists():
+        return ("onnx",)
+    try:
+        default_library()
+    except ConfigurationError as error:
+        report.say("native", f"left out: {error}")
+        return ("onnx",)
+    return ("native", "onnx")
 
 
 def _trial(spec: Spec, tokenizer: Path, given: GivenData | None, report: Report) -> Trial:
@@ -184,32 +203,46 @@ def _check_original(trial: Trial, fp32: Fp32, reference: Path) -> float | None:
     return difference
 
 
-def _certify(trial: Trial, reference: Path, folder: Path, gates: Gates, facts: Mapping[str, Any]) -> None:
-    certificate = trial.certify(reference, folder / ENCODER)
-    gates.check(certificate.figures)
-    figures = {**facts, **certificate.figures, **certify.circumstances()}
+def _certify(
+    trial: Trial, reference: Path, folder: Path, engines: Sequence[str], gates: Gates, facts: Mapping[str, Any]
+) -> None:
+    """Every engine must pass the gates; the best one's figures are the certificate's."""
+    best, *others = engines
+    certificate = trial.certify(reference, folder, best, on_given_data=True)
+    measured = {name: trial.certify(reference, folder, name, on_given_data=False).figures for name in others}
+    for figures in (certificate.figures, *measured.values()):
+        gates.check(figures)
+    figures = {**facts, "engine": best, **certificate.figures, "other_engines": measured, **certify.circumstances()}
     (folder / CERTIFICATE).write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (folder / REPORT).write_text(certificate.page(figures), encoding="utf-8")
 
 
-def _manifest(source: ModelSource, spec: Spec, precision: Precision, folder: Path) -> Manifest:
+def _manifest(
+    source: ModelSource, spec: Spec, precision: Precision, folder: Path, engines: Sequence[str]
+) -> Manifest:
     files = {path.name: file_facts(path) for path in sorted(folder.iterdir())}
-    engine = EngineFacts(name="onnx", contract=CONTRACT, quantization=SCHEMES[precision])
     kind: Kind = "encoder" if isinstance(spec, EncoderSpec) else "cross-encoder"
     shape = _encoder_shape(spec) if isinstance(spec, EncoderSpec) else _Shape((spec.labels,), "none", False, {})
-    return Manifest(
-        schema=SCHEMA,
-        space_id=space_id(
+
+    def space(engine: str) -> Space:
+        facts = EngineFacts(engine, _CONTRACTS[engine], SCHEMES[precision])
+        identity = space_id(
             kind=kind,
-            encoder_sha256=files[ENCODER].sha256,
+            weights_sha256=files[PACK if engine == "native" else ENCODER].sha256,
             tokenizer_sha256=files[TOKENIZER].sha256,
-            golden_sha256=files[GOLDEN].sha256,
+            golden_sha256=files[golden_file(engine)].sha256,
             max_tokens=spec.max_tokens,
             pooling=shape.pooling,
             normalize=shape.normalize,
             prompts=shape.prompts,
-            engine=engine,
-        ),
+            engine=facts,
+        )
+        return Space(identity, facts)
+
+    best, *others = map(space, engines)
+    return Manifest(
+        schema=SCHEMA,
+        space_id=best.space_id,
         kind=kind,
         architecture=spec.architecture,
         model_id=source.model_id,
@@ -220,8 +253,9 @@ def _manifest(source: ModelSource, spec: Spec, precision: Precision, folder: Pat
         pooling=shape.pooling,
         normalize=shape.normalize,
         prompts=shape.prompts,
-        engine=engine,
+        engine=best.engine,
         files=files,
+        other_space=others[0] if others else None,
     )
 
 

@@ -12,7 +12,7 @@ import onnx
 from model_bake.bert_family import TOKENS, build_cross_encoder, build_encoder
 from model_bake.bert_layout import family_shape, is_family
 from model_bake.files import read_json
-from model_bake.head import finish_cross_encoder, finish_encoder
+from model_bake.head import finish_cross_encoder, finish_encoder, head_facts
 from model_bake.nodes import add_input, add_output, constant, fill_in_input, new_model, node
 from model_bake.pipeline import read_static_table
 from model_bake.source import ModelSource
@@ -50,7 +50,7 @@ def build_fp32(source: ModelSource, spec: Spec, *, route: Route) -> Fp32:
     if is_static:
         return Fp32(_finish(_static_trunk(spec.folder), spec))
     build = build_cross_encoder if isinstance(spec, CrossEncoderSpec) else build_encoder
-    return Fp32(_finish(build(spec.folder), spec), shape=asdict(family_shape(spec.folder)))
+    return Fp32(_finish(build(spec.folder), spec), shape={**asdict(family_shape(spec.folder)), **head_facts(spec)})
 
 
 def _finish(trunk: onnx.ModelProto, spec: Spec) -> onnx.ModelProto:

@@ -11,15 +11,18 @@ Every step works on each text alone: nothing here may let a batch change a text'
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
 from model_bake.bert_family import LOGITS, TOKENS
+from model_bake.bert_layout import read_family
+from model_bake.files import Settings
 from model_bake.nodes import activate, add_output, integers, layer_norm, node, per_text_linear, scalar
 from model_bake.pipeline import Dense, HeadStep, LayerNorm, Normalize
-from model_bake.spec import CrossEncoderSpec, EncoderSpec
+from model_bake.spec import CrossEncoderSpec, EncoderSpec, Spec
 
 SENTENCE = "sentence_embedding"
 SCORES = "scores"
@@ -52,6 +55,31 @@ def finish_cross_encoder(trunk: onnx.ModelProto, spec: CrossEncoderSpec) -> onnx
     add_output(model.graph, SCORES, ["batch", spec.labels])
     onnx.checker.check_model(model)
     return model
+
+
+def head_facts(spec: Spec) -> dict[str, Any]:
+    """Describe, for the native engine, what follows the tokens, naming the initializers that these functions write."""
+    if isinstance(spec, EncoderSpec):
+        steps = [_step_facts(step, f"head.{number}") for number, step in enumerate(spec.head)]
+        return {"pooling": list(spec.pooling), "head": steps, "tells_types": False}
+    head = read_family(Settings.read(spec.folder)).head
+    steps = [
+        {"kind": "dense", "name": "head.dense", "activation": head.activation},
+        {"kind": "dense", "name": "head.output", "activation": spec.activation},
+    ]
+    return {"pooling": ["cls"], "head": steps, "tells_types": spec.tells_types}
+
+
+def _step_facts(step: HeadStep, name: str) -> dict[str, Any]:
+    match step:
+        case Dense(_, _, activation):
+            plain = activation == "Identity"
+            kind = {**_ACTIVATIONS, "Identity": "identity", "Sigmoid": "sigmoid"}[activation]
+            return {"kind": "dense", "name": name if plain else f"{name}.linear", "activation": kind}
+        case LayerNorm():
+            return {"kind": "layer_norm", "name": name, "eps": _TORCH_LAYER_NORM_EPS}
+        case Normalize():
+            return {"kind": "normalize"}
 
 
 def _head_step(graph: onnx.GraphProto, x: str, step: HeadStep, name: str) -> str:

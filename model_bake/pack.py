@@ -1,12 +1,14 @@
 """From the quantized graph to encoder.pack: the same weights, laid out for the native engine.
 
-Nothing is quantized anew: what stands in encoder.onnx is copied, under the same names.
+Nothing is quantized anew: what stands in encoder.onnx is copied, under the same names. Only the sums of each product's
+columns are added, as `{weight}/sums`, and a residual scale of ones where equalization left a normalization alone.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,20 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from embakery.engines.pack import ALIGNMENT, DTYPES, MAGIC, PREFIX, TILE_COLUMNS, TILE_ROWS, VERSION, Pack
+from embakery.engines.pack import (
+    ALIGNMENT,
+    DTYPES,
+    MAGIC,
+    PREFIX,
+    TILE_COLUMNS,
+    TILE_ROWS,
+    VERSION,
+    Pack,
+    PackedTensor,
+)
 from embakery.errors import EncodingError
 
-_PACKED_DTYPES = (np.dtype(np.int8), np.dtype(np.float32))
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def pack_encoder(quantized: onnx.ModelProto, model: Mapping[str, Any], path: Path) -> None:
@@ -27,9 +39,12 @@ def pack_encoder(quantized: onnx.ModelProto, model: Mapping[str, Any], path: Pat
     Raises EncodingError if what was written does not read back equal: a pack must never differ from its graph.
     """
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
-    tensors = {name: array for name, array in arrays.items() if array.dtype in _PACKED_DTYPES}
-    products = {node.input[1] for node in quantized.graph.node if node.op_type == "MatMulInteger"}
-    write_pack(path, model, tensors, tiled=frozenset(products & tensors.keys()))
+    tensors = {name: array for name, array in arrays.items() if array.dtype in (np.int8, np.float32)}
+    products = {node.input[1] for node in quantized.graph.node if node.op_type == "MatMulInteger"} & tensors.keys()
+    tensors |= {f"{name.removesuffix('/int8')}/sums": tensors[name].sum(axis=0, dtype=np.int32) for name in products}
+    norms = [name.removesuffix(".gain") for name in tensors if name.endswith(".norm.gain")]
+    tensors = {f"{norm}/residual_scale": np.ones_like(tensors[f"{norm}.gain"]) for norm in norms} | tensors
+    write_pack(path, model, tensors, tiled=frozenset(products))
     written = Pack.open(path)
     if not all(np.array_equal(written.matrix(name), array) for name, array in tensors.items()):
         raise EncodingError(f"{path.name}: does not read back as it was written; look at the disk")
@@ -46,18 +61,16 @@ def tile(matrix: NDArray[np.int8]) -> NDArray[np.int8]:
 def write_pack(
     path: Path, model: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], *, tiled: frozenset[str]
 ) -> None:
-    """Write a pack. tensors: int8 or float32; those named in `tiled` are matrices for the dot product."""
+    """Write a pack. tensors: int8, int32 or float32; those named in `tiled` are matrices for the dot product."""
     names = sorted(tensors)
-    stored = {name: np.ascontiguousarray(tile(tensors[name]) if name in tiled else tensors[name]) for name in names}
-    facts: dict[str, dict[str, Any]] = {}
+    placed: dict[str, PackedTensor] = {}
     end = 0
     for name in names:
         end += -end % ALIGNMENT
-        dtype = "s8" if tensors[name].dtype == np.int8 else "f32"
         layout = "tiles" if name in tiled else "rows"
-        # Offsets are of fixed width, so that the header's length does not depend on them.
-        facts[name] = {"dtype": dtype, "shape": list(tensors[name].shape), "layout": layout, "offset": end}
-        end += stored[name].astype(DTYPES[dtype], copy=False).nbytes
+        placed[name] = PackedTensor(_DTYPE_NAMES[tensors[name].dtype], tensors[name].shape, layout, end)
+        end += placed[name].room
+    facts = {name: asdict(tensor) for name, tensor in placed.items()}
     start = _header_end(model, facts)
     for entry in facts.values():
         entry["offset"] += start
@@ -67,7 +80,9 @@ def write_pack(
         file.write(header.ljust(start - PREFIX.size))
         for name in names:
             file.write(b"\0" * (facts[name]["offset"] - file.tell()))
-            file.write(stored[name].astype(DTYPES[facts[name]["dtype"]], copy=False).tobytes())
+            stored = np.ascontiguousarray(tile(tensors[name]) if name in tiled else tensors[name])
+            file.write(stored.astype(DTYPES[placed[name].dtype], copy=False).tobytes())
+        file.write(b"\0" * (start + end - file.tell()))
 
 
 def _header_end(model: Mapping[str, Any], facts: Mapping[str, Any]) -> int:

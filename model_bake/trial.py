@@ -28,11 +28,11 @@ class Trial(Protocol):
     def calibration(self) -> Sequence[Feed]:
         """Return what quantization is calibrated on: inputs int64 (tokens,) by name, for each text or pair."""
 
-    def golden(self, graph: Path) -> Golden:
-        """Return the golden inputs and what a graph makes of them."""
+    def golden(self, folder: Path, engine: str) -> Golden:
+        """Return the golden inputs and what a baked folder's engine makes of them."""
 
     def difference(self, graph: Path, original: Original) -> float:
         """Return the largest absolute difference between a graph's output and the original's."""
 
-    def certify(self, reference: Path, baked: Path) -> Certificate:
-        """Measure a baked graph against the fp32 one."""
+    def certify(self, reference: Path, folder: Path, engine: str, *, on_given_data: bool) -> Certificate:
+        """Measure a baked folder's engine against the fp32 graph; an encoder also on the data that the caller gave."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
+from embakery.artifact import PACK, Artifact
 from embakery.errors import ConfigurationError
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
 
 log = logging.getLogger("embakery")
+
+ENGINES = ("auto", "native", "onnx")
 
 
 class Engine(Protocol):
@@ -45,24 +47,53 @@ class PairScorer(Protocol):
         """Free threads and memory. The scorer cannot be used afterwards."""
 
 
-def open_engine(model: Path, name: str, threads: int | None) -> Engine:
-    """Open an encoder with the engine `name`, or the best one under `auto`, and log which and why."""
-    _choose(name)
-    from embakery.engines.onnx import OnnxEngine  # by need: .25 s that a caller of the types alone should not pay
+def open_engine(artifact: Artifact, name: str, threads: int | None) -> Engine:
+    """Open an encoder with the engine `name`, or the best one under `auto`, and log which and why.
 
-    return OnnxEngine(model, threads=threads)
+    Raises ConfigurationError if the engine is unknown or cannot be had here, ArtifactError if its file cannot be used.
+    """
+    # By need: a caller of the types alone should not pay for onnxruntime's .25 s.
+    if _choose(artifact, name) == "native":
+        from embakery.engines.native.engine import NativeEngine
+
+        return NativeEngine(artifact.path / PACK, threads=threads)
+    from embakery.engines.onnx import OnnxEngine
+
+    return OnnxEngine(artifact.encoder, threads=threads)
 
 
-def open_pair_scorer(model: Path, name: str, threads: int | None) -> PairScorer:
+def open_pair_scorer(artifact: Artifact, name: str, threads: int | None) -> PairScorer:
     """Open a cross-encoder, as `open_engine` an encoder."""
-    _choose(name)
+    if _choose(artifact, name) == "native":
+        from embakery.engines.native.engine import NativePairScorer
+
+        return NativePairScorer(artifact.path / PACK, threads=threads)
     from embakery.engines.onnx import OnnxPairScorer
 
-    return OnnxPairScorer(model, threads=threads)
+    return OnnxPairScorer(artifact.encoder, threads=threads)
 
 
-def _choose(name: str) -> None:
-    if name not in {"auto", "onnx"}:
-        raise ConfigurationError(f"engine {name!r} is unknown: use auto or onnx")
-    reason = "asked for" if name == "onnx" else "the artifact holds no other"
-    log.info("engine", extra={"engine": "onnx", "reason": reason})
+def _choose(artifact: Artifact, name: str) -> str:
+    """Return `native` or `onnx`."""
+    if name not in ENGINES:
+        raise ConfigurationError(f"engine {name!r} is unknown: use {', '.join(ENGINES)}")
+    problem = None if name == "onnx" else _native_problem(artifact)
+    if name == "native" and problem is not None:
+        raise ConfigurationError(f"engine native: {problem}")
+    chosen = "onnx" if name == "onnx" or problem is not None else "native"
+    reason = "asked for" if name == chosen else problem or "the artifact and this machine have it"
+    log.info("engine", extra={"engine": chosen, "reason": reason})
+    return chosen
+
+
+def _native_problem(artifact: Artifact) -> str | None:
+    """Say why the native engine cannot serve, if it cannot."""
+    if "native" not in artifact.manifest.engines:
+        return "the artifact was baked without it"
+    from embakery.engines.native.library import default_library
+
+    try:
+        default_library()
+    except ConfigurationError as error:
+        return str(error)
+    return None

@@ -6,9 +6,10 @@
     header    JSON: {"model": {...}, "tensors": {name: {"dtype", "shape", "layout", "offset"}}}, padded with spaces
     data      little-endian tensors, each at a multiple of 64 bytes from the file's start
 
-dtype is `s8` or `f32`. layout is `rows`, plain row-major, or `tiles`: a matrix (K, N) of s8 cut into tiles of 64
+dtype is `s8`, `s32` or `f32`. layout is `rows`, plain row-major, or `tiles`: a matrix (K, N) of s8 cut into tiles of 64
 columns, in each tile groups of 4 rows, in each group the 4 values of a column side by side: [N/64][K/4][64][4], filled
 up with zeros. A 64-byte line then holds what one int8 dot product of 16 lanes takes. `shape` is that of the matrix.
+Rows of f32 and s32 are followed by zeros up to a multiple of 64 elements, so that whole tiles of columns can be read.
 
 What an engine does with the tensors is spelt out, in numpy, by tests/bake/test_pack_forward.py.
 """
@@ -29,13 +30,13 @@ from numpy.typing import NDArray
 from embakery.errors import ArtifactError
 
 MAGIC = b"EMBKPACK"
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64
 TILE_COLUMNS = 64
 TILE_ROWS = 4
 
 PREFIX = struct.Struct("<8sII")
-DTYPES: Mapping[str, np.dtype[Any]] = {"s8": np.dtype(np.int8), "f32": np.dtype("<f4")}
+DTYPES: Mapping[str, np.dtype[Any]] = {"s8": np.dtype(np.int8), "s32": np.dtype("<i4"), "f32": np.dtype("<f4")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,15 @@ class PackedTensor:
 
     @property
     def size(self) -> int:
-        """Bytes in the file."""
+        """Bytes of its values in the file."""
         return prod(self.stored_shape) * DTYPES[self.dtype].itemsize
+
+    @property
+    def room(self) -> int:
+        """Bytes that it takes in the file, with the zeros that fill up a tile of columns."""
+        elements = prod(self.stored_shape)
+        filled = elements if self.dtype == "s8" else elements + -elements % TILE_COLUMNS
+        return filled * DTYPES[self.dtype].itemsize
 
 
 class Pack:
@@ -88,6 +96,16 @@ class Pack:
             raise ArtifactError(f"{path.name}: is not a whole pack of version {VERSION}")
         return cls(data, model, tensors)
 
+    @property
+    def address(self) -> int:
+        """Where the file is mapped."""
+        return int(self._data.ctypes.data)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return int(self._data.size)
+
     def tensor(self, name: str) -> NDArray[Any]:
         """Return a tensor as it is stored, without copying: s8 or float32, of `stored_shape`."""
         facts = self.tensors[name]
@@ -110,4 +128,4 @@ def _fits(tensor: PackedTensor, size: int) -> bool:
     sides: tuple[object, ...] = (*tensor.shape, tensor.offset)
     if not all(isinstance(side, int) and side >= 0 for side in sides):
         return False
-    return tensor.offset % ALIGNMENT == 0 and tensor.offset + tensor.size <= size
+    return tensor.offset % ALIGNMENT == 0 and tensor.offset + tensor.room <= size

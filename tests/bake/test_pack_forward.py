@@ -108,7 +108,7 @@ def cosines(left: Any, right: Any) -> Any:
 
 def check(folder: Path, *, tokens_least: float, pooled_least: float) -> None:
     artifact = Artifact.load(folder)
-    forward, golden = Forward(Pack.open(folder / PACK)), artifact.golden()
+    forward, golden = Forward(Pack.open(folder / PACK)), artifact.golden("onnx")
     for ids, vector in zip(golden.ids, golden.vectors, strict=True):
         tokens = forward(ids)
         assert cosines(tokens, token_vectors(folder, ids)).min() > tokens_least

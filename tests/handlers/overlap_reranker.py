@@ -43,7 +43,7 @@ def _bake(folder: Path, *, tokenizer: Path, golden_offset: float) -> None:
     engine = EngineFacts(name="onnx", contract=CONTRACT, quantization="none")
     space = space_id(
         kind="cross-encoder",
-        encoder_sha256=files["encoder.onnx"].sha256,
+        weights_sha256=files["encoder.onnx"].sha256,
         tokenizer_sha256=files["tokenizer.json"].sha256,
         golden_sha256=files["golden.npz"].sha256,
         max_tokens=64,

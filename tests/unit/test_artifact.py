@@ -19,7 +19,18 @@ from unit_fakes import (
     write_cross_encoder,
 )
 
-from embakery.artifact import SCHEMA, Artifact, EngineFacts, FileFacts, Golden, Manifest, file_facts, space_id
+from embakery.artifact import (
+    SCHEMA,
+    Artifact,
+    EngineFacts,
+    FileFacts,
+    Golden,
+    Manifest,
+    Space,
+    file_facts,
+    golden_file,
+    space_id,
+)
 from embakery.errors import ArtifactError, DigestMismatchError
 
 FILES = ["certificate.json", "encoder.onnx", "golden.npz", "tokenizer.json"]
@@ -44,8 +55,8 @@ def test_a_whole_artifact_is_taken(folder: Path) -> None:
     assert artifact.certificate() == {"cosine": 1.0}
     assert artifact.manifest.dimension == 4
     assert sorted(artifact.manifest.files) == FILES
-    assert artifact.golden().ids == ((1, 3, 2), (1, 4, 5, 2))
-    assert artifact.golden().vectors.shape == (2, 4)
+    assert artifact.golden("fake").ids == ((1, 3, 2), (1, 4, 5, 2))
+    assert artifact.golden("fake").vectors.shape == (2, 4)
 
 
 def test_the_artifact_may_be_moved(folder: Path, tmp_path: Path) -> None:
@@ -99,13 +110,13 @@ def test_a_rewritten_manifest_is_refused(folder: Path, change: Any) -> None:
 )
 def test_what_is_no_manifest_is_refused(folder: Path, content: bytes) -> None:
     (folder / "manifest.json").write_bytes(content)
-    assert refusal(folder, ArtifactError) == "manifest.json: not a manifest of schema 2; bake the model again"
+    assert refusal(folder, ArtifactError) == "manifest.json: not a manifest of schema 3; bake the model again"
 
 
 def test_another_schema_with_a_right_digest_is_refused(folder: Path) -> None:
     data = (folder / "manifest.json").read_bytes()
     (folder / "manifest.json").write_bytes(replace(Manifest.from_bytes(data), schema=1).to_bytes())
-    assert refusal(folder, ArtifactError) == "manifest.json: not a manifest of schema 2; bake the model again"
+    assert refusal(folder, ArtifactError) == "manifest.json: not a manifest of schema 3; bake the model again"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -181,7 +192,7 @@ def test_a_cross_encoder_beside_the_encoder_is_taken(reranked: Path, folder: Pat
     assert artifact.reranker is not None
     assert artifact.reranker.path == reranked / "reranker"
     assert (artifact.reranker.manifest.kind, artifact.reranker.manifest.dimensions) == ("cross-encoder", (1,))
-    assert artifact.reranker.golden().types == ((0, 0, 0, 1, 1), (0, 0, 0, 1, 1, 1))
+    assert artifact.reranker.golden("fake").types == ((0, 0, 0, 1, 1), (0, 0, 0, 1, 1, 1))
     # It is no part of the encoder's space: the same vectors stay comparable when a reranker is added.
     assert artifact.manifest.space_id == Artifact.load(folder).manifest.space_id
     assert Artifact.load(folder).reranker is None
@@ -302,7 +313,7 @@ def test_file_facts(tmp_path: Path) -> None:
 
 SPACE: dict[str, Any] = {
     "kind": "encoder",
-    "encoder_sha256": "aa",
+    "weights_sha256": "aa",
     "tokenizer_sha256": "bb",
     "golden_sha256": "cc",
     "max_tokens": 256,
@@ -315,14 +326,14 @@ SPACE: dict[str, Any] = {
 
 def test_the_space_id_is_fixed_for_all_time() -> None:
     """Vectors, cache keys and results are stamped with it: a change of its rules orphans them all."""
-    assert space_id(**SPACE) == "7d689c15326d9d4125ea71535ef92701"
+    assert space_id(**SPACE) == "cb524d06b7ec72f4ba0854ceea2e7cf1"
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"kind": "cross-encoder"},
-        {"encoder_sha256": "ab"},
+        {"weights_sha256": "ab"},
         {"tokenizer_sha256": "ab"},
         {"golden_sha256": "ab"},
         {"max_tokens": 255},
@@ -349,6 +360,25 @@ def test_names_do_not_change_the_space(tmp_path: Path) -> None:
 def test_the_order_of_prompts_does_not_change_the_space() -> None:
     there = space_id(**{**SPACE, "prompts": {"query": "q", "document": "d"}})
     assert space_id(**{**SPACE, "prompts": {"document": "d", "query": "q"}}) == there
+
+
+# Two engines, two spaces
+
+
+def test_a_loaded_model_is_stamped_with_the_space_of_the_engine_that_serves(folder: Path) -> None:
+    other = Space("f" * 32, replace(FACTS, name="onnx"))
+    manifest = replace(Artifact.load(folder).manifest, other_space=other)
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+    assert manifest.engines == ("fake", "onnx")
+    assert manifest.served_by("fake") is manifest
+    served = manifest.served_by("onnx")
+    assert (served.space_id, served.engine.name, served.engines) == ("f" * 32, "onnx", ("onnx",))
+    with pytest.raises(ArtifactError, match="was baked without the engine native"):
+        manifest.served_by("native")
+
+
+def test_each_engine_has_golden_vectors_of_its_own(folder: Path) -> None:
+    assert (golden_file("native"), golden_file("onnx")) == ("golden.native.npz", "golden.npz")
 
 
 # Golden vectors

@@ -215,5 +215,5 @@ def test_an_encoder_is_not_opened_as_a_cross_encoder(tmp_path: Path) -> None:
 
 
 def test_an_unknown_engine_is_a_configuration_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="engine 'cuda' is unknown: use auto or onnx"):
+    with pytest.raises(ConfigurationError, match="engine 'cuda' is unknown: use auto, native, onnx"):
         CrossEncoder.load(write_cross_encoder(tmp_path / "judge"), engine="cuda")

@@ -367,7 +367,7 @@ def test_loading_checks_golden_vectors_and_logs_a_mismatch(
 
 def test_an_unknown_engine_is_a_configuration_error(tmp_path: Path) -> None:
     folder = write_artifact(tmp_path / "artifact")
-    with pytest.raises(ConfigurationError, match="engine 'cuda' is unknown: use auto or onnx"):
+    with pytest.raises(ConfigurationError, match="engine 'cuda' is unknown: use auto, native, onnx"):
         Embedder.load(folder, engine="cuda")
 
 
@@ -500,4 +500,5 @@ def test_loading_passes_engine_threads_and_limits_on(tmp_path: Path, monkeypatch
     embedder = Embedder.load(folder, engine="onnx", threads=3, limits=limits)
     with pytest.raises(RequestTooLargeError, match=r"^documents\[0\]: 3 characters"):
         embedder.rerank("a", ["b b"])
-    assert asked == [(folder / "reranker" / "encoder.onnx", "onnx", 3)]
+    ((artifact, engine, threads),) = asked
+    assert (artifact.path, engine, threads) == (folder / "reranker", "onnx", 3)

@@ -22,6 +22,7 @@ def tensors() -> dict[str, Any]:
         "matrix": draw.integers(-127, 128, (37, 130)).astype(np.int8),
         "table": draw.integers(-127, 128, (9, 5)).astype(np.int8),
         "bias": draw.standard_normal(130).astype(np.float32),
+        "sums": draw.integers(-9999, 9999, 130).astype(np.int32),
         "empty": np.empty((0, 4), dtype=np.float32),
     }
 
@@ -51,6 +52,13 @@ def test_a_tile_holds_four_values_of_a_column_side_by_side(path: Path) -> None:
     assert np.array_equal(tile(matrix), stored)
 
 
+def test_rows_are_followed_by_zeros_up_to_a_whole_tile_of_columns(path: Path) -> None:
+    for name in ("bias", "sums"):
+        start = Pack.open(path).tensors[name].offset
+        stored = path.read_bytes()[start : start + 192 * 4]
+        assert stored == tensors()[name].tobytes() + bytes(62 * 4)
+
+
 def test_the_same_content_is_the_same_bytes(path: Path, tmp_path: Path) -> None:
     again = dict(reversed(list(tensors().items())))
     write_pack(tmp_path / "again.pack", MODEL, again, tiled=frozenset({"matrix"}))
@@ -73,9 +81,9 @@ def header_changed(data: bytes, change: dict[str, Any]) -> bytes:
         lambda data: data[: PREFIX.size],
         lambda data: b"X" + data[1:],
         lambda data: data[:-1],
-        lambda data: PREFIX.pack(MAGIC, 2, PREFIX.unpack(data[: PREFIX.size])[2]) + data[PREFIX.size :],
-        lambda data: PREFIX.pack(MAGIC, 1, 2**32 - 1) + data[PREFIX.size :],
-        lambda data: PREFIX.pack(MAGIC, 1, 3) + data[PREFIX.size :],
+        lambda data: PREFIX.pack(MAGIC, 1, PREFIX.unpack(data[: PREFIX.size])[2]) + data[PREFIX.size :],
+        lambda data: PREFIX.pack(MAGIC, 2, 2**32 - 1) + data[PREFIX.size :],
+        lambda data: PREFIX.pack(MAGIC, 2, 3) + data[PREFIX.size :],
         lambda data: header_changed(data, {"offset": 2**40}),
         lambda data: header_changed(data, {"offset": -64}),
         lambda data: header_changed(data, {"offset": 1}),

@@ -35,7 +35,7 @@ VOCABULARY = {
     "refused": 11,
 }
 DIMENSION = 4
-FACTS = EngineFacts(name="onnx", contract="fake/1", quantization="none")
+FACTS = EngineFacts(name="fake", contract="fake/1", quantization="none")
 
 
 def write_tokenizer(path: Path) -> Path:
@@ -188,7 +188,7 @@ def _write_files(
         schema=SCHEMA,
         space_id=space_id(
             kind=kind,
-            encoder_sha256=files["encoder.onnx"].sha256,
+            weights_sha256=files["encoder.onnx"].sha256,
             tokenizer_sha256=files["tokenizer.json"].sha256,
             golden_sha256=files["golden.npz"].sha256,
             max_tokens=max_tokens,

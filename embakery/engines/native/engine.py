@@ -1,0 +1,188 @@
+"""Batches in, vectors out: chunks for threads, or one chunk for a team of them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from embakery.engines.native.library import SENTENCES, TOKENS, Call, Model, Workspace, default_library
+from embakery.engines.pack import Pack
+from embakery.texts import TokenIds
+from embakery.vectors import Vectors
+
+# As many tokens as share the weights that pass through the cache once. See docs/roofline.md.
+CHUNK_TOKENS = 512
+
+
+class NativeEngine:
+    """A packed encoder. Safe to call from several threads, and after a fork."""
+
+    name = "native"
+
+    def __init__(
+        self, pack: Path, *, threads: int | None = None, isa: str | None = None, chunk_tokens: int = CHUNK_TOKENS
+    ) -> None:
+        self._runner = _Runner(pack, threads=threads, isa=isa, chunk_tokens=chunk_tokens)
+
+    @property
+    def isa(self) -> str:
+        """The instruction set in use."""
+        return self._runner.isa
+
+    def encode(self, batch: Sequence[TokenIds]) -> Vectors:
+        """Return sentence vectors, float32 (n, dim). Raises EncodingError for what the model cannot take."""
+        return self._runner.sentences(batch, None)
+
+    def encode_tokens(self, batch: Sequence[TokenIds]) -> list[Vectors]:
+        """Return token vectors, float32 (tokens, hidden) for each text."""
+        return self._runner.tokens(batch)
+
+    def close(self) -> None:
+        """Stop the threads and free the model."""
+        self._runner.close()
+
+
+class NativePairScorer:
+    """A packed cross-encoder. Safe to call from several threads, and after a fork."""
+
+    name = "native"
+
+    def __init__(self, pack: Path, *, threads: int | None = None, isa: str | None = None) -> None:
+        self._runner = _Runner(pack, threads=threads, isa=isa, chunk_tokens=CHUNK_TOKENS)
+
+    def score(self, ids: Sequence[TokenIds], types: Sequence[TokenIds]) -> Vectors:
+        """Return scores of pairs, float32 (n, labels). types: each token's type, of the same lengths as `ids`."""
+        return self._runner.sentences(ids, types if self._runner.has_types else None)
+
+    def close(self) -> None:
+        """Stop the threads and free the model."""
+        self._runner.close()
+
+
+class _Runner:
+    """An opened model, the threads that work on it and their workspaces."""
+
+    def __init__(self, pack: Path, *, threads: int | None, isa: str | None, chunk_tokens: int) -> None:
+        library = default_library()
+        self.isa = library.choose_isa(isa or os.environ.get("EMBAKERY_ISA") or None)
+        opened = Pack.open(pack)
+        self._model = Model(library, opened, self.isa)
+        self.has_types = bool(opened.model["tells_types"])
+        self._threads = threads or len(_usable_cores())
+        self._chunk_tokens = chunk_tokens
+        self._free: list[Workspace] = []
+        self._team = threading.Lock()
+        self._starting = threading.Lock()
+        self._pools: dict[tuple[str, int], ThreadPoolExecutor] = {}
+
+    def sentences(self, ids: Sequence[TokenIds], types: Sequence[TokenIds] | None) -> Vectors:
+        output = np.empty((len(ids), self._model.dimension), dtype=np.float32)
+        for chunk, call in self._run(ids, types, SENTENCES):
+            output[chunk] = call.output
+        return output
+
+    def tokens(self, ids: Sequence[TokenIds]) -> list[Vectors]:
+        output: list[Vectors] = [np.empty((0, self._model.hidden), np.float32)] * len(ids)
+        for chunk, call in self._run(ids, None, TOKENS):
+            for index, part in zip(chunk, np.split(call.output, np.cumsum(call.lengths)[:-1]), strict=True):
+                output[index] = part
+        return output
+
+    def close(self) -> None:
+        for (_, process), pool in self._pools.items():
+            if process == os.getpid():
+                pool.shutdown()
+        self._model.close()
+
+    def _run(
+        self, ids: Sequence[TokenIds], types: Sequence[TokenIds] | None, kind: int
+    ) -> Iterator[tuple[list[int], Call]]:
+        chunks = list(packed_chunks([len(one) for one in ids], self._chunk_tokens, self._threads))
+
+        def call(chunk: list[int]) -> Call:
+            return Call(self._model, [ids[i] for i in chunk], types and [types[i] for i in chunk], kind)
+
+        if len(chunks) == 1:
+            yield chunks[0], self._together(call(chunks[0]))
+        elif self._threads == 1:
+            for chunk in chunks:
+                yield chunk, self._alone(call(chunk))
+        else:
+            done = self._helpers("chunks").map(lambda chunk: self._alone(call(chunk)), chunks)
+            yield from zip(chunks, done, strict=True)
+
+    def _alone(self, call: Call) -> Call:
+        with self._workspace(call) as workspace:
+            self._model.encode(call, workspace)
+        return call
+
+    def _together(self, call: Call) -> Call:
+        """Share one chunk's work among all threads; while another call does that, go alone, with the same bits."""
+        if self._threads == 1 or not self._team.acquire(blocking=False):
+            return self._alone(call)
+        try:
+            with self._workspace(call) as workspace:
+                workspace.reset()
+                for rank in range(1, self._threads):
+                    self._helpers("team").submit(self._model.encode, call, workspace, rank, self._threads)
+                # Not waited for: when rank 0 is done the output is whole, and waking up for the others costs .1 ms.
+                self._model.encode(call, workspace, 0, self._threads)
+        finally:
+            self._team.release()
+        return call
+
+    @contextmanager
+    def _workspace(self, call: Call) -> Iterator[Workspace]:
+        """Lend one of the workspaces for chunks; a text that is longer gets one of its own."""
+        if call.batch.tokens > self._chunk_tokens:
+            yield self._model.workspace(call.batch.tokens, self._threads)
+            return
+        try:
+            workspace = self._free.pop()
+        except IndexError:
+            workspace = self._model.workspace(self._chunk_tokens, self._threads)
+        yield workspace
+        self._free.append(workspace)
+
+    def _helpers(self, name: str) -> ThreadPoolExecutor:
+        """Threads for chunks, or for a team, which must not wait behind chunks. Started when they are first needed.
+
+        A forked process has none of its parent's threads and starts its own.
+        """
+        key = (name, os.getpid())
+        with self._starting:
+            if key not in self._pools:
+                self._pools[key] = ThreadPoolExecutor(self._threads, thread_name_prefix=f"encode-{name}")
+            return self._pools[key]
+
+
+def packed_chunks(lengths: Sequence[int], chunk_tokens: int, threads: int) -> Iterator[list[int]]:
+    """Yield indices of texts, longest first, at most `chunk_tokens` tokens a chunk (or one text).
+
+    Where that would leave threads without work, chunks are smaller, but large enough to be worth a pass of the weights.
+    """
+    room = max(chunk_tokens // 2, min(chunk_tokens, sum(lengths) // (2 * threads) + 1))
+    if sum(lengths) <= chunk_tokens:
+        room = chunk_tokens
+    chunk: list[int] = []
+    tokens = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if chunk and tokens + lengths[index] > room:
+            yield chunk
+            chunk, tokens = [], 0
+        chunk.append(index)
+        tokens += lengths[index]
+    if chunk:
+        yield chunk
+
+
+def _usable_cores() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))

@@ -1,0 +1,185 @@
+"""The C library behind a few typed calls. Whatever it refuses becomes an error that says who must act."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+import sys
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embakery.engines.native.plan import Shape, read_plan
+from embakery.engines.pack import Pack
+from embakery.errors import ArtifactError, ConfigurationError, EncodingError
+from embakery.texts import TokenIds
+from embakery.vectors import Vectors
+
+ABI = 1
+LIBRARY = "libembakery.dylib" if sys.platform == "darwin" else "libembakery.so"
+
+SENTENCES, TOKENS = 0, 1
+
+# embk_status: what it means, by number.
+_PACK_PROBLEMS = {1: "has a shape that no model has", 2: "lacks a tensor, or one ends beyond the file"}
+_CALL_PROBLEMS = {
+    3: "wrong numbers of texts or tokens",
+    4: "a text of no tokens, or of more than the model has positions",
+    5: "a token id outside the vocabulary",
+    6: "wrong size of the output",
+    7: "wrong workspace",
+}
+
+
+class Batch(ctypes.Structure):
+    """embakery.h's struct embk_batch."""
+
+    _fields_ = (
+        ("ids", ctypes.c_void_p),
+        ("types", ctypes.c_void_p),
+        ("lengths", ctypes.c_void_p),
+        ("texts", ctypes.c_int32),
+        ("tokens", ctypes.c_int32),
+    )
+
+
+class Library:
+    """The loaded library."""
+
+    def __init__(self, path: Path) -> None:
+        """Load it. Raises ConfigurationError if it cannot be had on this machine."""
+        try:
+            library = ctypes.CDLL(str(path))
+            library.embk_isas.restype = ctypes.c_char_p
+            if library.embk_abi() != ABI:
+                raise OSError(f"it speaks version {library.embk_abi()} of the interface, this is {ABI}")
+        except (OSError, AttributeError) as error:
+            raise ConfigurationError(f"the native engine's library cannot be loaded: {error}") from error
+        library.embk_open.argtypes = (
+            *(ctypes.c_void_p, ctypes.c_uint64, ctypes.POINTER(Shape), ctypes.c_uint64),
+            *(ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.POINTER(ctypes.c_void_p)),
+        )
+        library.embk_close.argtypes = (ctypes.c_void_p,)
+        library.embk_close.restype = None
+        library.embk_dimension.argtypes = (ctypes.c_void_p,)
+        library.embk_workspace_bytes.argtypes = (ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32)
+        library.embk_workspace_bytes.restype = ctypes.c_uint64
+        library.embk_encode.argtypes = (
+            *(ctypes.c_void_p, ctypes.POINTER(Batch), ctypes.c_int32, ctypes.c_void_p, ctypes.c_uint64),
+            *(ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int32, ctypes.c_int32),
+        )
+        self.calls = library
+        self.isas = tuple(name for name in library.embk_isas().decode().split(",") if name)
+
+    def choose_isa(self, wanted: str | None) -> str:
+        """Return the instruction set to use: the wanted one or the best. Raises ConfigurationError."""
+        if wanted is None:
+            return self.isas[0]
+        if wanted not in self.isas:
+            raise ConfigurationError(f"EMBAKERY_ISA={wanted}: this machine has {', '.join(self.isas)}")
+        return wanted
+
+
+@functools.cache
+def default_library() -> Library:
+    """Load, once, the library that was built for this machine, beside this file. Raises ConfigurationError."""
+    path = Path(__file__).with_name(LIBRARY)
+    if not path.exists():
+        raise ConfigurationError("the native engine's library was not built for this machine: pip install builds it")
+    return Library(path)
+
+
+class Workspace:
+    """Memory for one call at a time, page-aligned. The system gives it as it is first touched."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._memory = mmap.mmap(-1, size)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+
+    def reset(self) -> None:
+        """Make it ready for a team."""
+        ctypes.memset(self.address, 0, 64)
+
+
+class Model:
+    """A pack opened for one instruction set. Several threads may use it, each call with a workspace of its own."""
+
+    def __init__(self, library: Library, pack: Pack, isa: str) -> None:
+        """Open it. Raises ArtifactError if the pack does not hold what the engine needs."""
+        plan = read_plan(pack)
+        offsets = (ctypes.c_uint64 * len(plan.offsets))(*plan.offsets)
+        handle = ctypes.c_void_p()
+        status = library.calls.embk_open(
+            pack.address,
+            pack.size,
+            ctypes.byref(plan.shape),
+            ctypes.sizeof(Shape),
+            offsets,
+            len(offsets),
+            isa.encode(),
+            ctypes.byref(handle),
+        )
+        if status != 0:
+            raise ArtifactError(f"encoder.pack: {_PACK_PROBLEMS.get(status, f'is refused by the engine ({status})')}")
+        self._calls, self._handle = library.calls, handle
+        self._pack = pack  # mapped as long as the model is open
+        self.hidden = int(plan.shape.hidden)
+        self.positions = int(plan.shape.positions)
+        self.dimension = int(self._calls.embk_dimension(handle))
+
+    def workspace(self, tokens: int, team: int) -> Workspace:
+        """Return a workspace for batches of up to `tokens` tokens and teams of up to `team` threads."""
+        return Workspace(self._calls.embk_workspace_bytes(self._handle, tokens, team))
+
+    def encode(self, call: Call, workspace: Workspace, rank: int = 0, team: int = 1) -> None:
+        """Do one thread's part of a call. Raises EncodingError for what cannot be encoded."""
+        status = self._calls.embk_encode(
+            self._handle,
+            ctypes.byref(call.batch),
+            call.kind,
+            call.output.ctypes.data,
+            call.output.nbytes,
+            workspace.address,
+            workspace.size,
+            rank,
+            team,
+        )
+        if status != 0:
+            raise EncodingError(f"the native engine refuses the input: {_CALL_PROBLEMS.get(status, status)}")
+
+    def close(self) -> None:
+        """Free what the library holds."""
+        self._calls.embk_close(self._handle)
+        self._handle = ctypes.c_void_p()
+
+
+class Call:
+    """A batch as the library reads it, and room for what comes out: float32 (texts, dim) or (tokens, hidden)."""
+
+    def __init__(self, model: Model, ids: Sequence[TokenIds], types: Sequence[TokenIds] | None, kind: int) -> None:
+        self.kind = kind
+        self.lengths = np.fromiter(map(len, ids), np.int32, len(ids))
+        tokens = int(self.lengths.sum())
+        self._ids = _flat(ids, tokens)
+        self._types = None if types is None else _flat(types, tokens)
+        rows, columns = (len(ids), model.dimension) if kind == SENTENCES else (tokens, model.hidden)
+        self.output: Vectors = np.empty((rows, columns), dtype=np.float32)
+        self.batch = Batch(
+            self._ids.ctypes.data,
+            None if self._types is None else self._types.ctypes.data,
+            self.lengths.ctypes.data,
+            len(ids),
+            tokens,
+        )
+
+
+def _flat(rows: Sequence[TokenIds], count: int) -> NDArray[np.int32]:
+    try:
+        return np.fromiter(chain.from_iterable(rows), np.int32, count)
+    except (OverflowError, ValueError) as error:
+        raise EncodingError("a token id that is no 32-bit number, or types of other lengths than the texts") from error
