@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +17,24 @@ def circumstances(*packages: str) -> dict[str, object]:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
     }
+
+
+def busy_cores(seconds: float = 1.0) -> float | None:
+    """Return how many cores are busy while this process sleeps for so long; None where the system does not say."""
+    before = _busy_seconds()
+    if before is None:
+        return None
+    time.sleep(seconds)
+    after = _busy_seconds()
+    return None if after is None else round((after - before) / seconds, 2)
+
+
+def _busy_seconds() -> float | None:
+    path = Path("/proc/stat")
+    if not path.exists():
+        return None
+    user, nice, system, _idle, _waiting, *rest = map(int, path.read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 
 
 def _processor() -> str:

@@ -76,8 +76,8 @@ class Manifest:
     """The artifact's description.
 
     kind: an encoder gives vectors, a cross-encoder gives scores of pairs.
-    space_id, engine: those of the best engine, which serves wherever it can; of a loaded model, those of the one that does.
-    other_space: the onnx engine's, where the best one is another. Their vectors are near, but their bits are not equal.
+    space_id, engine: those of the best engine, which serves wherever it can; of a loaded model, those of the one that
+    does. other_space: the onnx engine's, where the best one is another: near vectors, but other bits.
     architecture: the original's `model_type`, or `static`.
     dimensions: the allowed output lengths, the full one first (Matryoshka); of a cross-encoder, its number of labels.
     reranker: facts of `reranker/manifest.json`, which in turn lists the files beside it.

@@ -24,7 +24,7 @@ from embakery.golden import golden_error, matches_golden
 from embakery.rerank import RERANK_METHODS, Ranked, check_top_n, late_interaction_scores, rank, score_in_rounds
 from embakery.rounds import Deadline, rounds
 from embakery.texts import TextLimits, TextTokenizer, TokenIds, TokenizedText, Truncate, check_text
-from embakery.vectors import Vector, Vectors, check_dimensions, check_vector, cut_dimensions
+from embakery.vectors import Vector, Vectors, check_dimensions, check_vectors, cut_dimensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +263,7 @@ class Embedder:
 
     def _encode_round(self, batch: Sequence[TokenIds]) -> list[Vector | EmbakeryError]:
         try:
-            return [self._checked(vector) for vector in self.engine.encode(batch)]
+            return [*check_vectors(self.engine.encode(batch), self.manifest.dimension)]
         except EncodingError as error:
             if len(batch) == 1:
                 return [error]
@@ -281,12 +281,6 @@ class Embedder:
             return
         good = {keys[ids]: vector for ids, vector in encoded.items() if not isinstance(vector, EmbakeryError)}
         cache.set_many(good, counts)
-
-    def _checked(self, vector: Vector) -> Vector | EncodingError:
-        try:
-            return check_vector(vector, self.manifest.dimension)
-        except EncodingError as error:
-            return error
 
 
 def _embedded(

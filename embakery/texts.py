@@ -47,8 +47,10 @@ def check_text(text: object, *, limits: TextLimits) -> str:
         raise InvalidRequestError("", "must not be empty or blank")
     if "\0" in text:
         raise InvalidRequestError("", "must not contain the NUL character")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise InvalidRequestError("", "must not contain lone surrogates (it is not valid Unicode)")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError("", "must not contain lone surrogates (it is not valid Unicode)") from None
     return text
 
 
@@ -76,6 +78,7 @@ class TextTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._max_tokens = max_tokens
+        self._room = max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=False)
         self._prompts = dict(prompts)
 
     def tokenize(
@@ -92,21 +95,24 @@ class TextTokenizer:
         # The prompt alone comes along: a text that adds nothing to it must not be answered with the prompt's vector.
         batch = [prompt, *(prompt + text for text in texts)]
         nothing, *encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-        return [self._finish(encoding, nothing, truncate) for encoding in encodings]
+        empty = nothing.ids
+        return [
+            InvalidRequestError("", "holds nothing that the model's tokenizer knows")
+            if len(encoding) == len(empty) and encoding.ids == empty
+            else self._finish(encoding, nothing, truncate)
+            for encoding in encodings
+        ]
 
     def _finish(self, encoding: Encoding, nothing: Encoding, truncate: Truncate) -> TokenizedText | InvalidRequestError:
-        room = self._max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        length = len(encoding.ids)
-        if encoding.ids == nothing.ids:
-            return InvalidRequestError("", "holds nothing that the model's tokenizer knows")
-        if length > room:
+        length = len(encoding)
+        if length > self._room:
             if truncate == "NONE":
-                total = length + self._max_tokens - room
+                total = length + self._max_tokens - self._room
                 return RequestTooLargeError("", f"{total} tokens, the model takes {self._max_tokens}")
-            encoding = _cut(encoding, nothing, room, truncate)
+            encoding = _cut(encoding, nothing, self._room, truncate)
         final = self._tokenizer.post_process(encoding, None, add_special_tokens=True)
-        special = tuple(bool(flag) for flag in final.special_tokens_mask)
-        return TokenizedText(tuple(final.ids), special, truncated=length > room)
+        special = tuple(map(bool, final.special_tokens_mask))
+        return TokenizedText(tuple(final.ids), special, truncated=length > self._room)
 
 
 def _cut(encoding: Encoding, prompt: Encoding, room: int, truncate: Truncate) -> Encoding:

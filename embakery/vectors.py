@@ -15,6 +15,8 @@ Vector = NDArray[np.float32]
 Vectors = NDArray[np.float32]
 """Embeddings, float32 (n, dim)."""
 
+_UNSOUND = "the engine gave NaN, infinity, a zero vector or a wrong length"
+
 
 def is_sound(vector: Vector, dimension: int) -> bool:
     """Say whether a vector may leave: float32, of the right length, finite and not all zero."""
@@ -26,11 +28,12 @@ def is_sound(vector: Vector, dimension: int) -> bool:
     )
 
 
-def check_vector(vector: Vector, dimension: int) -> Vector:
-    """Return the vector. Raises EncodingError if it must not be answered, cached or stored."""
-    if not is_sound(vector, dimension):
-        raise EncodingError("the engine gave NaN, infinity, a zero vector or a wrong length")
-    return vector
+def check_vectors(vectors: Vectors, dimension: int) -> list[Vector | EncodingError]:
+    """Return an engine's vectors (n, dim), each by itself; an error in place of one that must not leave."""
+    if vectors.dtype != np.float32 or vectors.shape[1:] != (dimension,):
+        return [EncodingError(_UNSOUND)] * len(vectors)
+    sound: list[bool] = np.logical_and(np.isfinite(vectors).all(axis=1), vectors.any(axis=1)).tolist()
+    return [vector if good else EncodingError(_UNSOUND) for vector, good in zip(vectors, sound, strict=True)]
 
 
 def cut_dimensions(vector: Vector, dimensions: int) -> Vector:

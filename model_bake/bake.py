@@ -34,7 +34,8 @@ from embakery.artifact import (
     golden_file,
     space_id,
 )
-from embakery.engines import native, onnx as onnx_engine
+from embakery.engines import native
+from embakery.engines import onnx as onnx_engine
 from embakery.engines.native.library import default_library
 from embakery.errors import ConfigurationError
 from model_bake import certify
@@ -217,9 +218,7 @@ def _certify(
     (folder / REPORT).write_text(certificate.page(figures), encoding="utf-8")
 
 
-def _manifest(
-    source: ModelSource, spec: Spec, precision: Precision, folder: Path, engines: Sequence[str]
-) -> Manifest:
+def _manifest(source: ModelSource, spec: Spec, precision: Precision, folder: Path, engines: Sequence[str]) -> Manifest:
     files = {path.name: file_facts(path) for path in sorted(folder.iterdir())}
     kind: Kind = "encoder" if isinstance(spec, EncoderSpec) else "cross-encoder"
     shape = _encoder_shape(spec) if isinstance(spec, EncoderSpec) else _Shape((spec.labels,), "none", False, {})

@@ -62,7 +62,14 @@ def write_batch(ids: Sequence[TokenIds], to: Path, *, tokens: bool = False) -> P
 def build_driver(target: Target, variants: Sequence[Variant], folder: Path) -> Path:
     """Link the driver with the library's sources, whole, so that an emulator needs nothing else."""
     folder.mkdir(parents=True, exist_ok=True)
-    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target.triple.partition(".")[0].replace("gnu", "musl")]
+    compiler = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-target",
+        target.triple.partition(".")[0].replace("gnu", "musl"),
+    ]
     flags = [*FLAGS, f"-I{SOURCES}"]
 
     def compiled(name: str, source: Path, *extra: str) -> str:

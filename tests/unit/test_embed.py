@@ -488,10 +488,10 @@ def test_an_embedder_does_not_open_a_cross_encoder(tmp_path: Path) -> None:
 
 def test_loading_passes_engine_threads_and_limits_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_artifact(tmp_path / "artifact", reranker=True)
-    asked: list[tuple[object, ...]] = []
+    asked: list[tuple[Path, str, int]] = []
 
-    def opened(*arguments: object) -> FakeScorer:
-        asked.append(arguments)
+    def opened(artifact: Artifact, engine: str, threads: int) -> FakeScorer:
+        asked.append((artifact.path, engine, threads))
         return FakeScorer()
 
     monkeypatch.setattr(embakery.embed, "open_engine", lambda *_: FakeEngine())
@@ -500,5 +500,4 @@ def test_loading_passes_engine_threads_and_limits_on(tmp_path: Path, monkeypatch
     embedder = Embedder.load(folder, engine="onnx", threads=3, limits=limits)
     with pytest.raises(RequestTooLargeError, match=r"^documents\[0\]: 3 characters"):
         embedder.rerank("a", ["b b"])
-    ((artifact, engine, threads),) = asked
-    assert (artifact.path, engine, threads) == (folder / "reranker", "onnx", 3)
+    assert asked == [(folder / "reranker", "onnx", 3)]

@@ -12,7 +12,7 @@ from embakery.errors import EncodingError, InvalidRequestError
 from embakery.vectors import (
     Vector,
     check_dimensions,
-    check_vector,
+    check_vectors,
     cut_dimensions,
     from_base64,
     is_sound,
@@ -27,7 +27,9 @@ def vector(*values: float) -> Vector:
 @pytest.mark.parametrize("sound", [vector(1, 0, 0), vector(-1e-45, 0, 0), vector(3.4e38, -3.4e38, 0)])
 def test_a_finite_vector_that_is_not_all_zero_is_sound(sound: Vector) -> None:
     assert is_sound(sound, 3)
-    assert check_vector(sound, 3) is sound
+    (checked,) = check_vectors(np.stack([sound]), 3)
+    assert isinstance(checked, np.ndarray)
+    assert checked.tobytes() == sound.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -49,8 +51,14 @@ def test_a_finite_vector_that_is_not_all_zero_is_sound(sound: Vector) -> None:
 )
 def test_any_other_vector_must_not_leave(unsound: Vector) -> None:
     assert not is_sound(unsound, 3)
-    with pytest.raises(EncodingError):
-        check_vector(unsound, 3)
+    (checked,) = check_vectors(np.stack([unsound]), 3)
+    assert isinstance(checked, EncodingError)
+
+
+def test_one_unsound_vector_harms_no_neighbour() -> None:
+    good, bad, other = check_vectors(np.stack([vector(1, 2), vector(float("nan"), 2), vector(3, 4)]), 2)
+    assert [good.tolist(), other.tolist()] == [[1, 2], [3, 4]]  # type: ignore[union-attr]
+    assert isinstance(bad, EncodingError)
 
 
 def test_a_cut_vector_has_length_one() -> None:

@@ -1,7 +1,9 @@
-"""Builds the native engine's library, for this machine or for another: python build.py [TARGET ...] [--out DIR]
+"""Builds the native engine's library, for this machine or for others.
 
-The compiler is clang, from the `ziglang` wheel: the same one on every machine, for every target. Only the standard library
-is needed beside it, because this runs before anything is installed.
+    python build.py [TARGET ...] [--out DIR]
+
+The compiler is clang, from the `ziglang` wheel: the same one on every machine, for every target. Only the standard
+library is needed beside it, because this runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ PLAIN_SOURCES = ("model", "encode", "isa")
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """kernels.c for one instruction set. table: the name that EMBAKERY_ISA takes. macro: chooses the integer product."""
+    """kernels.c for one instruction set.
+
+    table: the name that EMBAKERY_ISA takes. macro: chooses the integer product.
+    """
 
     table: str
     cpu: str
@@ -72,6 +77,10 @@ TARGETS = (
 )
 
 
+# An object's name, its source, its CPU and what else the compiler is told.
+_Job = tuple[str, str, str, tuple[str, ...]]
+
+
 def this_target() -> Target | None:
     """Return the target that this machine is, None if it is none of them."""
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
@@ -91,18 +100,18 @@ def build(target: Target, folder: Path) -> Path:
     """Build a target's library into a folder and return its path. Raises RuntimeError with the compiler's words."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="embakery-native-") as scratch:
-        jobs = [(name, f"{name}.c", target.base, ()) for name in PLAIN_SOURCES]
+        jobs: list[_Job] = [(name, f"{name}.c", target.base, ()) for name in PLAIN_SOURCES]
         for variant in target.variants:
             macros = (f"-D{variant.macro}", f"-DEMBK_TABLE={variant.table}")
             jobs.append((variant.table, "kernels.c", variant.cpu, (*macros, *variant.flags)))
 
-        def compile_one(job: tuple[str, str, str, tuple[str, ...]]) -> str:
+        def compile_one(job: _Job) -> str:
             name, source, cpu, flags = job
             result = str(Path(scratch) / f"{name}.o")
             _cc(target, f"-mcpu={cpu}", *FLAGS, *flags, "-c", str(SOURCES / source), "-o", result)
             return result
 
-        # The slow ones first, and one at the start alone: it makes what the others find in the compiler's cache.
+        # The slow ones first.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(compile_one, jobs[::-1]))
         # Linked under another name first: a running process may have the old one mapped.

@@ -165,21 +165,28 @@ class _Runner:
 def packed_chunks(lengths: Sequence[int], chunk_tokens: int, threads: int) -> Iterator[list[int]]:
     """Yield indices of texts, longest first, at most `chunk_tokens` tokens a chunk (or one text).
 
-    Where that would leave threads without work, chunks are smaller, but large enough to be worth a pass of the weights.
+    The last chunks are smaller, so that threads finish together, but still worth a pass of the weights. What fits one
+    chunk stays one: a team shares it.
     """
-    room = max(chunk_tokens // 2, min(chunk_tokens, sum(lengths) // (2 * threads) + 1))
-    if sum(lengths) <= chunk_tokens:
-        room = chunk_tokens
+    left = sum(lengths)
+    smallest = chunk_tokens if left <= chunk_tokens or threads == 1 else chunk_tokens // 3
+    room = _room(left, chunk_tokens, threads, smallest)
     chunk: list[int] = []
     tokens = 0
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         if chunk and tokens + lengths[index] > room:
             yield chunk
+            left -= tokens
+            room = _room(left, chunk_tokens, threads, smallest)
             chunk, tokens = [], 0
         chunk.append(index)
         tokens += lengths[index]
     if chunk:
         yield chunk
+
+
+def _room(left: int, chunk_tokens: int, threads: int, smallest: int) -> int:
+    return max(smallest, min(chunk_tokens, left // (2 * threads) + 1))
 
 
 def _usable_cores() -> set[int]:

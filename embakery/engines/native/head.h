@@ -68,8 +68,9 @@ static void dense(const float *weight, const float *bias, const float *x, int32_
   }
 }
 
-/* x has room for `size` up to a multiple of 64, and zeros there; gain and bias may be read that far. */
+/* x has room for `size` up to a multiple of 64, where a longer vector may have been; gain and bias may be read that far. */
 static void norm_vector(const float *gain, const float *bias, float eps, float *x, int32_t size) {
+  for (int c = size; c < ROUND_UP(size, 64); c++) x[c] = 0.0f;
   normalize_row(gain, bias, eps, x, size, ROUND_UP(size, 64));
 }
 

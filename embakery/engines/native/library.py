@@ -73,7 +73,7 @@ class Library:
             *(ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int32, ctypes.c_int32),
         )
         self.calls = library
-        self.isas = tuple(name for name in library.embk_isas().decode().split(",") if name)
+        self.isas: tuple[str, ...] = tuple(name for name in library.embk_isas().decode().split(",") if name)
 
     def choose_isa(self, wanted: str | None) -> str:
         """Return the instruction set to use: the wanted one or the best. Raises ConfigurationError."""
