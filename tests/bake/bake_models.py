@@ -36,13 +36,18 @@ def save_model(
     max_tokens: int = 48,
     prompts: Mapping[str, str] | None = None,
     include_prompt: bool = True,
+    settings: Mapping[str, Any] | None = None,
 ) -> SentenceTransformer:
-    """Save a two-layer encoder with a word tokenizer; return it as loaded again. extra: modules after the pooling."""
+    """Save a two-layer encoder with a word tokenizer; return it as loaded again.
+
+    extra: modules after the pooling. settings: more of config.json.
+    """
     encoder = folder.parent / f"{folder.name}-encoder"
     words = save_tokenizer(encoder, types=architecture not in WITHOUT_TYPES)
-    save_family(encoder, architecture, settings={"vocab_size": words})
+    save_family(encoder, architecture, settings={"vocab_size": words, **(settings or {})})
     transformer = Transformer(str(encoder), max_seq_length=max_tokens)
-    modules = [transformer, Pooling(HIDDEN, pooling, include_prompt=include_prompt), *extra]
+    hidden = transformer.get_embedding_dimension()
+    modules = [transformer, Pooling(hidden, pooling, include_prompt=include_prompt), *extra]
     return _save_modules(folder, [*modules, Normalize()] if normalize else modules, prompts)
 
 
@@ -62,12 +67,18 @@ def _save_modules(folder: Path, modules: list[Any], prompts: Mapping[str, str] |
 
 
 def save_cross_encoder(
-    folder: Path, architecture: str = "bert", *, labels: int = 1, activation: Any = None, max_tokens: int = 48
+    folder: Path,
+    architecture: str = "bert",
+    *,
+    labels: int = 1,
+    activation: Any = None,
+    max_tokens: int = 48,
+    settings: Mapping[str, Any] | None = None,
 ) -> CrossEncoder:
-    """Save a two-layer cross-encoder with a word tokenizer, and return it as loaded again."""
+    """Save a two-layer cross-encoder with a word tokenizer; return it as loaded again. settings: as `save_model`."""
     plain = folder.parent / f"{folder.name}-plain"
     words = save_tokenizer(plain, types=architecture not in WITHOUT_TYPES)
-    save_family(plain, architecture, labels=labels, settings={"vocab_size": words})
+    save_family(plain, architecture, labels=labels, settings={"vocab_size": words, **(settings or {})})
     model = CrossEncoder(str(plain), device="cpu", max_length=max_tokens, activation_fn=activation)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

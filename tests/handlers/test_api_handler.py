@@ -89,7 +89,7 @@ def test_rerank(system: LocalSystem, embedder: Embedder) -> None:
 def test_health_and_models(system: LocalSystem, embedder: Embedder) -> None:
     assert call(system, event("api-health")) == (
         200,
-        {"status": "ok", "golden": True, "engine": "onnx", "space_id": embedder.manifest.space_id},
+        {"status": "ok", "golden": True, "engine": "native", "space_id": embedder.manifest.space_id},
     )
     status, answer = call(system, event("api-models"))
     assert status == 200

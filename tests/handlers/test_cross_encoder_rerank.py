@@ -144,7 +144,7 @@ def test_health_tells_of_both(reranked: LocalSystem, spaces: dict[str, str]) -> 
         {
             "status": "ok",
             "golden": True,
-            "engine": "onnx",
+            "engine": "native",
             "space_id": spaces["late-interaction"],
             "reranker": {"golden": True, "space_id": spaces["cross-encoder"]},
         },

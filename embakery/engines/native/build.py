@@ -96,8 +96,11 @@ def find_target(name: str) -> Target:
     return found
 
 
-def build(target: Target, folder: Path) -> Path:
-    """Build a target's library into a folder and return its path. Raises RuntimeError with the compiler's words."""
+def build(target: Target, folder: Path, *, extra: tuple[str, ...] = ()) -> Path:
+    """Build a target's library into a folder and return its path. extra: more flags for the compiler.
+
+    Raises RuntimeError with the compiler's words.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="embakery-native-") as scratch:
         jobs: list[_Job] = [(name, f"{name}.c", target.base, ()) for name in PLAIN_SOURCES]
@@ -108,7 +111,7 @@ def build(target: Target, folder: Path) -> Path:
         def compile_one(job: _Job) -> str:
             name, source, cpu, flags = job
             result = str(Path(scratch) / f"{name}.o")
-            _cc(target, f"-mcpu={cpu}", *FLAGS, *flags, "-c", str(SOURCES / source), "-o", result)
+            _cc(target, f"-mcpu={cpu}", *FLAGS, *flags, *extra, "-c", str(SOURCES / source), "-o", result)
             return result
 
         # The slow ones first.
