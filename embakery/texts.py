@@ -80,6 +80,7 @@ class TextTokenizer:
         self._max_tokens = max_tokens
         self._room = max_tokens - self._tokenizer.num_special_tokens_to_add(is_pair=False)
         self._prompts = dict(prompts)
+        self._alone: dict[str, Encoding] = {}
 
     def tokenize(
         self, texts: Sequence[str], *, input_type: str, truncate: Truncate = "END"
@@ -92,9 +93,8 @@ class TextTokenizer:
         if input_type not in INPUT_TYPES:
             raise InvalidRequestError("input_type", f"must be {' or '.join(INPUT_TYPES)}")
         prompt = self._prompts.get(input_type, "")
-        # The prompt alone comes along: a text that adds nothing to it must not be answered with the prompt's vector.
-        batch = [prompt, *(prompt + text for text in texts)]
-        nothing, *encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        nothing = self._prompt_alone(prompt)
+        encodings = self._encode([prompt + text for text in texts])
         empty = nothing.ids
         return [
             InvalidRequestError("", "holds nothing that the model's tokenizer knows")
@@ -102,6 +102,18 @@ class TextTokenizer:
             else self._finish(encoding, nothing, truncate)
             for encoding in encodings
         ]
+
+    def _prompt_alone(self, prompt: str) -> Encoding:
+        """A text that adds nothing to the prompt must not be answered with the prompt's vector."""
+        if prompt not in self._alone:
+            self._alone[prompt] = self._tokenizer.encode(prompt, add_special_tokens=False)
+        return self._alone[prompt]
+
+    def _encode(self, batch: Sequence[str]) -> Sequence[Encoding]:
+        # One text does not wake the tokenizer's threads: they would take the core that is to help encode it.
+        if len(batch) == 1:
+            return [self._tokenizer.encode(batch[0], add_special_tokens=False)]
+        return self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)  # type: ignore[no-any-return]
 
     def _finish(self, encoding: Encoding, nothing: Encoding, truncate: Truncate) -> TokenizedText | InvalidRequestError:
         length = len(encoding)

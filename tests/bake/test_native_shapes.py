@@ -27,7 +27,11 @@ TEXTS = ["The quick brown fox jumps over the lazy dog", "return a copy of the ob
 
 def size(hidden: int, layers: int, **others: Any) -> Mapping[str, Any]:
     heads = {"num_attention_heads": hidden // 64 if hidden == 768 else hidden // 32}
-    sizes = {"hidden_size": hidden, "intermediate_size": 4 * hidden, "num_hidden_layers": layers if FULL else max(1, 768 // hidden)}
+    sizes = {
+        "hidden_size": hidden,
+        "intermediate_size": 4 * hidden,
+        "num_hidden_layers": layers if FULL else max(1, 768 // hidden),
+    }
     return {**sizes, **heads, "initializer_range": 0.05, **others}
 
 

@@ -17,7 +17,8 @@ from model_bake.pack import write_pack
 
 SEED = 20261123
 
-Floats = NDArray[np.float64]
+# float64; numpy has no types for what is computed with a matrix from a pack.
+Floats = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +252,7 @@ class Reference:
         if self._model["pad_token"] is None:
             return np.arange(len(ids))
         counts = np.array(ids) != self._model["pad_token"]
-        return np.cumsum(counts) * counts
+        return np.where(counts, np.cumsum(counts), 0)
 
     def _attention(self, x: Floats, name: str) -> Floats:
         query, _ = _symmetric(self._heads(x, f"{name}.query", "coarse"))
@@ -286,7 +287,7 @@ class Reference:
 
     def _norm(self, x: Floats, name: str, eps: float = 1e-12) -> Floats:
         centred = x - x.mean(axis=1, keepdims=True)
-        deviation = np.sqrt((centred**2).mean(axis=1, keepdims=True) + eps)
+        deviation: Floats = np.sqrt((centred**2).mean(axis=1, keepdims=True) + eps)
         return centred / deviation * self._wide(f"{name}.gain") + self._wide(f"{name}.bias")
 
     def _weight(self, name: str) -> Floats:
@@ -305,7 +306,7 @@ def _rounded(x: Floats, how: str = "plain") -> Floats:
     if x.shape[1] % 64:
         low, high = np.minimum(low, 0), np.maximum(high, 0)
     step = np.maximum(high - low, 1e-20) / (255 if how == "plain" else 65535)
-    level = np.rint((x - low) / step)
+    level: Floats = np.rint((x - low) / step)
     return low + step * (level // 256 * 256 + 127.5 if how == "coarse" else level)
 
 
@@ -317,7 +318,7 @@ def _symmetric(x: Floats) -> tuple[Floats, Floats]:
 
 def _pooled(x: Floats, pooling: str) -> Floats:
     weights = np.arange(1, len(x) + 1)
-    results = {
+    results: dict[str, Floats] = {
         "mean": x.mean(axis=0),
         "cls": x[0],
         "max": x.max(axis=0),
@@ -330,14 +331,19 @@ def _pooled(x: Floats, pooling: str) -> Floats:
 
 def activated(x: Floats, activation: str) -> Floats:
     """Apply an activation by its name in the pack."""
-    erf = np.vectorize(math.erf, otypes=[np.float64])
-    results = {
-        "identity": lambda: x,
-        "gelu": lambda: x * (1 + erf(x / math.sqrt(2))) / 2,
-        "gelu_tanh": lambda: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
-        "relu": lambda: np.maximum(x, 0),
-        "silu": lambda: x / (1 + np.exp(-x)),
-        "tanh": lambda: np.tanh(x),
-        "sigmoid": lambda: 1 / (1 + np.exp(-x)),
-    }
-    return np.asarray(results[activation]())
+    match activation:
+        case "identity":
+            return x
+        case "gelu":
+            return x * (1 + np.array([math.erf(value / math.sqrt(2)) for value in x.flat]).reshape(x.shape)) / 2
+        case "gelu_tanh":
+            return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+        case "relu":
+            return np.maximum(x, 0)
+        case "silu":
+            return x / (1 + np.exp(-x))
+        case "tanh":
+            return np.tanh(x)
+        case "sigmoid":
+            return 1 / (1 + np.exp(-x))
+    raise ValueError(activation)

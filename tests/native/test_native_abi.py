@@ -329,14 +329,16 @@ def test_whatever_is_opened_can_be_run(packs: dict[str, Path]) -> None:
     assert min(seen.values()) > MUTATIONS // 20
 
 
+SIZES = [field[0] for field in Shape._fields_ if field[0] not in ("eps", "pooling", "step")]
+
+
 def mutate(draw: random.Random, opening: Opening) -> None:
     """Change a size, a step, an offset or the pack's end."""
     extremes = (0, 1, 2, 3, -1, 63, 64, 65, 512, 2**16, 2**20, 2**25, MOST, LEAST)
     number = draw.choice((draw.choice(extremes), draw.randint(0, 200)))
     kind = draw.randrange(10)
     if kind < 4:
-        name, _ = draw.choice([field for field in Shape._fields_ if field[0] not in ("eps", "pooling", "step")])
-        setattr(opening.shape, name, number)
+        setattr(opening.shape, draw.choice(SIZES), number)
     elif kind == 4:
         opening.shape.pooling[draw.randrange(6)] = draw.randint(-1, 6)
     elif kind == 5:
@@ -809,16 +811,19 @@ def test_the_arithmetic_is_what_numpy_makes_of_it(packs: dict[str, Path], design
 
 
 def test_a_text_so_long_that_sums_pass_32_bits(tmp_path: Path) -> None:
-    """Equal shares of equal values, -127 to 127, of so many tokens: 255 * 127 * 66400 is more than 2^31.
+    """Equal shares of equal values, of so many tokens: 255 * 127 * 66400 is more than 2^31.
 
-    Every token then gets what the first one has for itself. Either that, or the length is refused.
+    Every token then gets what the first one has for itself. Either that, or no model may have so many positions.
     """
     design = Design("long", 4, 1, 4, layers=1, positions=66400, vocabulary=2)
     parts = [
         f"layers.0.attention.{part}.weight/{kind}" for part in ("query", "value") for kind in ("int8", "sums", "offset")
     ]
     path = write_model(design, tmp_path / "long.pack", zeros=["layers.0.attention.query.bias", *parts])
-    engine = NativeEngine(path, threads=2)
+    try:
+        engine = NativeEngine(path, threads=2)
+    except ArtifactError:
+        return
     (first,) = engine.encode_tokens([(1,)])
     (tokens,) = engine.encode_tokens([(1,) * 66400])
     assert np.abs(tokens[0] - first[0]).max() < 0.01

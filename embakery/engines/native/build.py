@@ -26,7 +26,7 @@ FLAGS = (
     *("-Wall", "-Wextra", "-Werror", "-Wno-psabi"),
 )
 # What does not depend on the instruction set, and decides which one is used.
-PLAIN_SOURCES = ("model", "encode", "isa")
+PLAIN_SOURCES = ("model", "encode", "crew", "isa")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Target:
     base: str
     variants: tuple[Variant, ...]
     library: str = "libembakery.so"
-    options: tuple[str, ...] = ("-lm",)
+    options: tuple[str, ...] = ("-lm", "-lpthread")
 
 
 _MAC = ("libembakery.dylib", ("-Wl,-install_name,@rpath/libembakery.dylib",))

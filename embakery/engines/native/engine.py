@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from embakery.engines.native.library import SENTENCES, TOKENS, Call, Model, Workspace, default_library
+from embakery.engines.native.library import SENTENCES, TOKENS, Call, Crew, Model, Workspace, default_library
 from embakery.engines.pack import Pack
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
 
 # As many tokens as share the weights that pass through the cache once. See docs/roofline.md.
 CHUNK_TOKENS = 512
+# Fewer take less time alone, about 2 ms, than a sleeping core may take to wake up.
+SHARED_TOKENS = 48
 
 
 class NativeEngine:
@@ -69,17 +71,19 @@ class _Runner:
     """An opened model, the threads that work on it and their workspaces."""
 
     def __init__(self, pack: Path, *, threads: int | None, isa: str | None, chunk_tokens: int) -> None:
-        library = default_library()
-        self.isa = library.choose_isa(isa or os.environ.get("EMBAKERY_ISA") or None)
+        self._library = default_library()
+        self.isa = self._library.choose_isa(isa or os.environ.get("EMBAKERY_ISA") or None)
         opened = Pack.open(pack)
-        self._model = Model(library, opened, self.isa)
+        self._model = Model(self._library, opened, self.isa)
         self.has_types = bool(opened.model["tells_types"])
         self._threads = threads or len(_usable_cores())
         self._chunk_tokens = chunk_tokens
         self._free: list[Workspace] = []
         self._team = threading.Lock()
         self._starting = threading.Lock()
-        self._pools: dict[tuple[str, int], ThreadPoolExecutor] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_process = os.getpid()
+        self._crew: Crew | None = None
 
     def sentences(self, ids: Sequence[TokenIds], types: Sequence[TokenIds] | None) -> Vectors:
         output = np.empty((len(ids), self._model.dimension), dtype=np.float32)
@@ -95,9 +99,10 @@ class _Runner:
         return output
 
     def close(self) -> None:
-        for (_, process), pool in self._pools.items():
-            if process == os.getpid():
-                pool.shutdown()
+        if self._pool is not None and self._pool_process == os.getpid():
+            self._pool.shutdown()
+        if self._crew is not None and self._crew.process == os.getpid():
+            self._crew.dismiss()
         self._model.close()
 
     def _run(
@@ -114,7 +119,7 @@ class _Runner:
             for chunk in chunks:
                 yield chunk, self._alone(call(chunk))
         else:
-            done = self._helpers("chunks").map(lambda chunk: self._alone(call(chunk)), chunks)
+            done = self._helpers().map(lambda chunk: self._alone(call(chunk)), chunks)
             yield from zip(chunks, done, strict=True)
 
     def _alone(self, call: Call) -> Call:
@@ -124,15 +129,14 @@ class _Runner:
 
     def _together(self, call: Call) -> Call:
         """Share one chunk's work among all threads; while another call does that, go alone, with the same bits."""
-        if self._threads == 1 or not self._team.acquire(blocking=False):
+        if self._threads == 1 or call.batch.tokens < SHARED_TOKENS or not self._team.acquire(blocking=False):
             return self._alone(call)
         try:
+            # A forked process has none of its parent's threads.
+            if self._crew is None or self._crew.process != os.getpid():
+                self._crew = Crew(self._library, self._threads - 1)
             with self._workspace(call) as workspace:
-                workspace.reset()
-                for rank in range(1, self._threads):
-                    self._helpers("team").submit(self._model.encode, call, workspace, rank, self._threads)
-                # Not waited for: when rank 0 is done the output is whole, and waking up for the others costs .1 ms.
-                self._model.encode(call, workspace, 0, self._threads)
+                self._crew.encode(self._model, call, workspace)
         finally:
             self._team.release()
         return call
@@ -150,16 +154,12 @@ class _Runner:
         yield workspace
         self._free.append(workspace)
 
-    def _helpers(self, name: str) -> ThreadPoolExecutor:
-        """Threads for chunks, or for a team, which must not wait behind chunks. Started when they are first needed.
-
-        A forked process has none of its parent's threads and starts its own.
-        """
-        key = (name, os.getpid())
+    def _helpers(self) -> ThreadPoolExecutor:
+        """Threads for chunks, started when they are first needed; in a forked process anew."""
         with self._starting:
-            if key not in self._pools:
-                self._pools[key] = ThreadPoolExecutor(self._threads, thread_name_prefix=f"encode-{name}")
-            return self._pools[key]
+            if self._pool is None or self._pool_process != os.getpid():
+                self._pool, self._pool_process = ThreadPoolExecutor(self._threads, "encode"), os.getpid()
+            return self._pool
 
 
 def packed_chunks(lengths: Sequence[int], chunk_tokens: int, threads: int) -> Iterator[list[int]]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import os
 import sys
+import threading
+import weakref
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +23,7 @@ from embakery.errors import ArtifactError, ConfigurationError, EncodingError
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
 
-ABI = 1
+ABI = 2
 LIBRARY = "libembakery.dylib" if sys.platform == "darwin" else "libembakery.so"
 
 SENTENCES, TOKENS = 0, 1
@@ -72,6 +76,12 @@ class Library:
             *(ctypes.c_void_p, ctypes.POINTER(Batch), ctypes.c_int32, ctypes.c_void_p, ctypes.c_uint64),
             *(ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int32, ctypes.c_int32),
         )
+        library.embk_crew_new.argtypes = (ctypes.c_int32,)
+        library.embk_crew_new.restype = ctypes.c_void_p
+        for name in ("embk_crew_join", "embk_crew_dismiss"):
+            getattr(library, name).argtypes = (ctypes.c_void_p,)
+            getattr(library, name).restype = None
+        library.embk_crew_encode.argtypes = (ctypes.c_void_p, *library.embk_encode.argtypes[:-2])
         self.calls = library
         self.isas: tuple[str, ...] = tuple(name for name in library.embk_isas().decode().split(",") if name)
 
@@ -102,7 +112,7 @@ class Workspace:
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
 
     def reset(self) -> None:
-        """Make it ready for a team."""
+        """Make it ready for a team of the caller's own threads."""
         ctypes.memset(self.address, 0, 64)
 
 
@@ -138,24 +148,41 @@ class Model:
 
     def encode(self, call: Call, workspace: Workspace, rank: int = 0, team: int = 1) -> None:
         """Do one thread's part of a call. Raises EncodingError for what cannot be encoded."""
-        status = self._calls.embk_encode(
-            self._handle,
-            ctypes.byref(call.batch),
-            call.kind,
-            call.output.ctypes.data,
-            call.output.nbytes,
-            workspace.address,
-            workspace.size,
-            rank,
-            team,
-        )
-        if status != 0:
-            raise EncodingError(f"the native engine refuses the input: {_CALL_PROBLEMS.get(status, status)}")
+        _check(self._calls.embk_encode(*self.arguments(call, workspace), rank, team))
+
+    def arguments(self, call: Call, workspace: Workspace) -> tuple[Any, ...]:
+        """Return what the library is told of a call."""
+        output = (call.kind, call.output.ctypes.data, call.output.nbytes)
+        return (self._handle, ctypes.byref(call.batch), *output, workspace.address, workspace.size)
 
     def close(self) -> None:
         """Free what the library holds."""
         self._calls.embk_close(self._handle)
         self._handle = ctypes.c_void_p()
+
+
+class Crew:
+    """Threads that wait inside the library to share single calls with the caller's: see embakery.h.
+
+    They are daemons and do not keep the process alive. Those of a crew that is no longer used leave by themselves.
+    """
+
+    def __init__(self, library: Library, threads: int) -> None:
+        self.process = os.getpid()
+        self._calls = library.calls
+        self._handle = library.calls.embk_crew_new(threads)
+        if self._handle is None:
+            raise ConfigurationError(f"{threads + 1} threads cannot share a text")
+        self.dismiss = weakref.finalize(self, self._calls.embk_crew_dismiss, self._handle)
+        self.dismiss.atexit = False  # threads that sleep in the library end with the process
+        for _ in range(threads):
+            join = threading.Thread(target=self._calls.embk_crew_join, args=(self._handle,), name="encode-crew")
+            join.daemon = True
+            join.start()
+
+    def encode(self, model: Model, call: Call, workspace: Workspace) -> None:
+        """Do a whole call. One at a time. Raises EncodingError for what cannot be encoded."""
+        _check(self._calls.embk_crew_encode(self._handle, *model.arguments(call, workspace)))
 
 
 class Call:
@@ -176,6 +203,11 @@ class Call:
             len(ids),
             tokens,
         )
+
+
+def _check(status: int) -> None:
+    if status != 0:
+        raise EncodingError(f"the native engine refuses the input: {_CALL_PROBLEMS.get(status, status)}")
 
 
 def _flat(rows: Sequence[TokenIds], count: int) -> NDArray[np.int32]:

@@ -55,11 +55,12 @@ INLINE void multiply_tile(const enum epilogue epilogue, const int rows, const st
 INLINE void multiply_panels(const enum epilogue epilogue, const struct product *p) {
   const int planes = epilogue == FINE ? 2 : 1, step = TILE_ROWS / planes;
   for (int panel = p->first_panel; panel < p->last_panel; panel++) {
-    /* The first tile fetches the next panel; the others fetch what they have, which costs nothing. */
+    /* The last tile fetches the next panel; the others fetch what they have, which costs nothing. */
     const int8_t *here = panel_at(p->matrix, panel), *next = p->next ? p->next : here;
     if (panel + 1 < p->last_panel) next = panel_at(p->matrix, panel + 1);
     int row = 0;
-    for (; row + step <= p->rows; row += step, next = here) multiply_tile(epilogue, TILE_ROWS, p, row, panel, next);
+    for (; row + step <= p->rows; row += step)
+      multiply_tile(epilogue, TILE_ROWS, p, row, panel, row + step < p->rows ? here : next);
     switch ((p->rows - row) * planes) {
       case 5: multiply_tile(epilogue, 5, p, row, panel, next); break;
       case 4: multiply_tile(epilogue, 4, p, row, panel, next); break;

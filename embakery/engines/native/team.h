@@ -30,6 +30,14 @@ static inline struct share share_of(const struct member *m, int count) {
 /* Spins for some microseconds, as long as the parts between two meetings take, then lets others run. */
 #define SPINS 4000
 
+static inline void spin_pause(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
 static inline void meet(const struct member *m) {
   if (m->size == 1) return;
   const uint32_t round = atomic_load_explicit(&m->team->round, memory_order_acquire);
@@ -39,11 +47,7 @@ static inline void meet(const struct member *m) {
     return;
   }
   for (int spins = 0; atomic_load_explicit(&m->team->round, memory_order_acquire) == round; spins++) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
+    spin_pause();
     if (spins > SPINS) sched_yield();
   }
 }
