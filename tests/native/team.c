@@ -1,5 +1,5 @@
-/* Encodes texts with a team of three threads, then by three threads that share nothing but the model, in memory that
-   nobody wrote to before; prints a digest of the vectors' bits. For the sanitizers of threads and of memory.
+/* Encodes texts with a team of three threads, then by three threads that share nothing but the model, then with a crew, in
+   memory that nobody wrote to before; prints a digest of the vectors' bits. For the sanitizers of threads and of memory.
 
      team ISA PACK PLAN BATCH          the files are driver.c's */
 
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { THREADS = 3 };
+enum { THREADS = 3, CREW_CALLS = 20 };
 
 struct file { unsigned char *bytes; size_t size; };
 
@@ -84,12 +84,33 @@ static void provide(struct call *call, int32_t team) {
   call->output = allocate(call->bytes);
 }
 
+static void *join(void *crew) {
+  embk_crew_join(crew);
+  return 0;
+}
+
+/* Call after call, while the others are still joining, and at last the crew is dismissed. */
+static void run_crew(struct call *c) {
+  struct embk_crew *crew = embk_crew_new(THREADS - 1);
+  pthread_t threads[THREADS - 1];
+  if (!crew) exit(2);
+  for (int i = 0; i < THREADS - 1; i++)
+    if (pthread_create(&threads[i], 0, join, crew)) exit(2);
+  for (int i = 0; i < CREW_CALLS; i++) {
+    c->status = embk_crew_encode(crew, c->model, &c->batch, c->kind, c->output, c->bytes, c->workspace, c->room);
+    if (c->status) exit(printf("embk_crew_encode: %d\n", c->status));
+  }
+  embk_crew_dismiss(crew);
+  for (int i = 0; i < THREADS - 1; i++) pthread_join(threads[i], 0);
+}
+
 int main(int count, char **arguments) {
   if (count != 5) return 2;
   struct embk_model *model = open_model(arguments);
   const struct file plan = read_file(arguments[3]), batch = read_file(arguments[4]);
-  struct call shared = make_call(model, &batch, &plan), team[THREADS], apart[THREADS];
+  struct call shared = make_call(model, &batch, &plan), crew = shared, team[THREADS], apart[THREADS];
   provide(&shared, THREADS);
+  provide(&crew, THREADS);
   memset(shared.workspace, 0, 64);
   for (int i = 0; i < THREADS; i++) {
     team[i] = apart[i] = shared;
@@ -98,11 +119,13 @@ int main(int count, char **arguments) {
   }
   run_threads(team);
   run_threads(apart);
+  run_crew(&crew);
   uint64_t digest = 14695981039346656037u; /* FNV-1a */
   for (size_t i = 0; i < shared.bytes; i++)
     digest = (digest ^ ((const unsigned char *)shared.output)[i]) * 1099511628211u;
   for (int i = 0; i < THREADS; i++)
     if (memcmp(apart[i].output, shared.output, shared.bytes)) return printf("thread %d has other bits\n", i), 1;
+  if (memcmp(crew.output, shared.output, shared.bytes)) return printf("the crew has other bits\n"), 1;
   printf("%016llx\n", (unsigned long long)digest);
   embk_close(model);
   return 0;

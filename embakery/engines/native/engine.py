@@ -11,7 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from embakery.engines.native.library import SENTENCES, TOKENS, Call, Crew, Model, Workspace, default_library
+from embakery.engines.native.library import (
+    MOST_THREADS,
+    SENTENCES,
+    TOKENS,
+    Call,
+    Crew,
+    Model,
+    Workspace,
+    default_library,
+)
 from embakery.engines.pack import Pack
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
@@ -60,7 +69,7 @@ class NativePairScorer:
 
     def score(self, ids: Sequence[TokenIds], types: Sequence[TokenIds]) -> Vectors:
         """Return scores of pairs, float32 (n, labels). types: each token's type, of the same lengths as `ids`."""
-        return self._runner.sentences(ids, types if self._runner.has_types else None)
+        return self._runner.sentences(ids, types if self._runner.tells_types else None)
 
     def close(self) -> None:
         """Stop the threads and free the model."""
@@ -73,10 +82,8 @@ class _Runner:
     def __init__(self, pack: Path, *, threads: int | None, isa: str | None, chunk_tokens: int) -> None:
         self._library = default_library()
         self.isa = self._library.choose_isa(isa or os.environ.get("EMBAKERY_ISA") or None)
-        opened = Pack.open(pack)
-        self._model = Model(self._library, opened, self.isa)
-        self.has_types = bool(opened.model["tells_types"])
-        self._threads = threads or len(_usable_cores())
+        self._model = Model(self._library, Pack.open(pack), self.isa)
+        self._threads = min(threads or len(_usable_cores()), MOST_THREADS)
         self._chunk_tokens = chunk_tokens
         self._free: list[Workspace] = []
         self._team = threading.Lock()
@@ -84,6 +91,10 @@ class _Runner:
         self._pool: ThreadPoolExecutor | None = None
         self._pool_process = os.getpid()
         self._crew: Crew | None = None
+
+    @property
+    def tells_types(self) -> bool:
+        return self._model.tells_types
 
     def sentences(self, ids: Sequence[TokenIds], types: Sequence[TokenIds] | None) -> Vectors:
         output = np.empty((len(ids), self._model.dimension), dtype=np.float32)

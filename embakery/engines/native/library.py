@@ -24,6 +24,8 @@ from embakery.texts import TokenIds
 from embakery.vectors import Vectors
 
 ABI = 2
+# The most threads that can share a call: team.h's MOST_THREADS.
+MOST_THREADS = 64
 LIBRARY = "libembakery.dylib" if sys.platform == "darwin" else "libembakery.so"
 
 SENTENCES, TOKENS = 0, 1
@@ -108,7 +110,8 @@ class Workspace:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._memory = mmap.mmap(-1, size)
+        # Private: a shared one would stay shared with a forked process.
+        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
 
     def reset(self) -> None:
@@ -138,13 +141,20 @@ class Model:
             raise ArtifactError(f"encoder.pack: {_PACK_PROBLEMS.get(status, f'is refused by the engine ({status})')}")
         self._calls, self._handle = library.calls, handle
         self._pack = pack  # mapped as long as the model is open
+        self.tells_types = plan.tells_types
         self.hidden = int(plan.shape.hidden)
         self.positions = int(plan.shape.positions)
         self.dimension = int(self._calls.embk_dimension(handle))
 
     def workspace(self, tokens: int, team: int) -> Workspace:
-        """Return a workspace for batches of up to `tokens` tokens and teams of up to `team` threads."""
-        return Workspace(self._calls.embk_workspace_bytes(self._handle, tokens, team))
+        """Return a workspace for batches of up to `tokens` tokens and teams of up to `team` threads.
+
+        Raises EncodingError for more than the library can take.
+        """
+        size = self._calls.embk_workspace_bytes(self._handle, tokens, team)
+        if size == 0:
+            raise EncodingError(f"the native engine cannot take {tokens} tokens at once, on {team} threads")
+        return Workspace(size)
 
     def encode(self, call: Call, workspace: Workspace, rank: int = 0, team: int = 1) -> None:
         """Do one thread's part of a call. Raises EncodingError for what cannot be encoded."""
@@ -193,6 +203,8 @@ class Call:
         self.lengths = np.fromiter(map(len, ids), np.int32, len(ids))
         tokens = int(self.lengths.sum())
         self._ids = _flat(ids, tokens)
+        if types is not None and list(map(len, types)) != self.lengths.tolist():
+            raise EncodingError("token types of other lengths than the texts")
         self._types = None if types is None else _flat(types, tokens)
         rows, columns = (len(ids), model.dimension) if kind == SENTENCES else (tokens, model.hidden)
         self.output: Vectors = np.empty((rows, columns), dtype=np.float32)
@@ -214,4 +226,4 @@ def _flat(rows: Sequence[TokenIds], count: int) -> NDArray[np.int32]:
     try:
         return np.fromiter(chain.from_iterable(rows), np.int32, count)
     except (OverflowError, ValueError) as error:
-        raise EncodingError("a token id that is no 32-bit number, or types of other lengths than the texts") from error
+        raise EncodingError("a token id or type that is no 32-bit number") from error

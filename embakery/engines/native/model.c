@@ -99,7 +99,7 @@ static int check_shape(const struct embk_shape *s) {
          s->hidden % s->heads == 0 && s->hidden / s->heads <= MOST_HEAD && within(s->intermediate, 1, MOST_INPUTS) &&
          within(s->loud, 0, s->intermediate - 1) && s->loud % PANEL == 0 &&
          within(s->activation, EMBK_IDENTITY, EMBK_SIGMOID) && within(s->vocabulary, 1, 1 << 25) &&
-         within(s->positions, 1, 1 << 20) && within(s->token_types, 0, 1 << 16) &&
+         within(s->positions, 1, MOST_INPUTS) && within(s->token_types, 0, 1 << 16) &&
          within(s->pad_token, -1, s->vocabulary - 1) && within(s->farthest, 0, 1 << 16) && check_head(s);
 }
 

@@ -52,17 +52,21 @@ class Shape(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A model's shape, and its tensors' offsets in the order that embakery.h gives; 0 for what it does not have."""
+    """A model's shape, and its tensors' offsets in the order that embakery.h gives; 0 for what it does not have.
+
+    tells_types: whether the model is told query and document apart by token types.
+    """
 
     shape: Shape
     offsets: tuple[int, ...]
+    tells_types: bool
 
 
 def read_plan(pack: Pack) -> Plan:
     """Read off a pack what the library must know. Raises ArtifactError for what the engine cannot run."""
     try:
         return _Planner(pack).plan()
-    except (KeyError, TypeError, ValueError, IndexError, ctypes.ArgumentError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, ctypes.ArgumentError) as error:
         raise ArtifactError(f"encoder.pack: the native engine cannot run it: {error!r}") from error
 
 
@@ -93,7 +97,7 @@ class _Planner:
             pooling=(ctypes.c_int32 * MOST_POOLINGS)(*(POOLINGS[name] for name in pooling)),
             step=(Step * MOST_STEPS)(*self._steps(head, model["hidden"] * len(pooling))),
         )
-        return Plan(shape, tuple(self._offsets(model["layers"])))
+        return Plan(shape, tuple(self._offsets(model["layers"])), bool(model["tells_types"]))
 
     def _steps(self, head: Sequence[Mapping[str, Any]], size: int) -> Iterator[Step]:
         for facts in head:
