@@ -288,11 +288,24 @@ static void compare_alone(const struct embk_model *model, const struct texts *t,
   free(alone);
 }
 
+struct isas { char names[128], *rest; };
+
+/* Gives one name after another, and null behind the last. */
+static const char *next_isa(struct isas *all) {
+  if (!all->rest) {
+    snprintf(all->names, sizeof all->names, "%s", embk_isas());
+    all->rest = all->names;
+  }
+  char *name = all->rest, *comma = strchr(name, ',');
+  if (comma) *comma = 0;
+  all->rest = comma ? comma + 1 : name + strlen(name);
+  return *name ? name : 0;
+}
+
 static void run_everywhere(const struct made *m, const struct texts *t, int kind) {
-  char names[128];
-  snprintf(names, sizeof names, "%s", embk_isas());
+  struct isas all = {0};
   float *expected = 0;
-  for (char *rest, *isa = strtok_r(names, ",", &rest); isa; isa = strtok_r(0, ",", &rest)) {
+  for (const char *isa; (isa = next_isa(&all));) {
     int32_t status;
     struct embk_model *model = open_model(m, isa, &status);
     require(status == EMBK_OK, "a right model is refused");
@@ -348,10 +361,9 @@ static void damage_pack(struct input *in, struct made *m) {
 
 /* Whatever was opened takes a right batch; and a wrong one gets a status. */
 static void run_anything(struct input *in, const struct made *m) {
-  char names[128];
-  snprintf(names, sizeof names, "%s", embk_isas());
-  char *rest, *isa = strtok_r(names, ",", &rest);
-  for (int skipped = between(in, 0, 3); skipped && *rest; skipped--) isa = strtok_r(0, ",", &rest);
+  struct isas all = {0};
+  const char *isa = next_isa(&all);
+  for (int skipped = between(in, 0, 3); skipped && *all.rest; skipped--) isa = next_isa(&all);
   int32_t status;
   struct embk_model *model = open_model(m, isa, &status);
   if (!model) return;

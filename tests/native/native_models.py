@@ -86,16 +86,10 @@ DESIGNS = (
 BY_NAME = {design.name: design for design in DESIGNS}
 
 
-def write_model(
-    design: Design, path: Path, *, facts: Mapping[str, Any] | None = None, zeros: Sequence[str] = ()
-) -> Path:
-    """Write a model with random weights, always the same ones, and return the path.
-
-    facts: what the header says instead of the truth. zeros: tensors that are nothing else.
-    """
+def write_model(design: Design, path: Path, *, facts: Mapping[str, Any] | None = None) -> Path:
+    """Write a model with random weights, always the same ones, and return the path. facts: another header."""
     builder = _Builder(design)
-    tensors = builder.tensors | {name: np.zeros_like(builder.tensors[name]) for name in zeros}
-    write_pack(path, builder.model() if facts is None else facts, tensors, tiled=frozenset(builder.tiled))
+    write_pack(path, builder.model() if facts is None else facts, builder.tensors, tiled=frozenset(builder.tiled))
     return path
 
 

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { THREADS = 3, CREW_CALLS = 20 };
+enum { THREADS = 3, CREW_CALLS = 6 };
 
 struct file { unsigned char *bytes; size_t size; };
 

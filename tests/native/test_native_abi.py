@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import gc
 import os
 import platform
 import random
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ import pytest
 from native_models import BY_NAME, DESIGNS, SEED, Design, Reference, random_texts, random_types, write_model
 from numpy.typing import NDArray
 
+from embakery.engines.native import library
 from embakery.engines.native.engine import NativeEngine, NativePairScorer
 from embakery.engines.native.library import SENTENCES, TOKENS, Batch, Call, Model, Workspace, default_library
 from embakery.engines.native.plan import Shape, read_plan
@@ -628,9 +631,90 @@ def test_callers_side_by_side_on_one_engine(packs: dict[str, Path], threads: int
     engine.close()
 
 
+class Crew:
+    """Threads in embk_crew_join, as many as are announced or fewer."""
+
+    def __init__(self, announced: int, joining: int) -> None:
+        self.calls = default_library().calls
+        self.handle: int | None = self.calls.embk_crew_new(announced)
+        assert self.handle
+        joins = [threading.Thread(target=self.calls.embk_crew_join, args=(self.handle,)) for _ in range(joining)]
+        self.threads = joins
+        for thread in self.threads:
+            thread.daemon = True
+            thread.start()
+
+    def status(self, model: Model, call: Call, workspace: Workspace) -> int:
+        return int(self.calls.embk_crew_encode(self.handle, *model.arguments(call, workspace)))
+
+    def dismiss(self) -> list[bool]:
+        """Return which threads are still in it a while after."""
+        self.calls.embk_crew_dismiss(self.handle)
+        for thread in self.threads:
+            thread.join(10)
+        return [thread.is_alive() for thread in self.threads]
+
+
+def test_a_crew_of_no_size() -> None:
+    calls = default_library().calls
+    assert [calls.embk_crew_new(threads) for threads in (0, -1, 64, 65, MOST, LEAST)] == [None] * 6
+    calls.embk_crew_join(None)
+    calls.embk_crew_dismiss(None)
+
+
+@pytest.mark.parametrize(("announced", "joining"), [(1, 1), (2, 2), (3, 3), (7, 7), (63, 63), (3, 0), (3, 2)])
+def test_a_crew_leaves_when_it_is_dismissed(announced: int, joining: int) -> None:
+    """Asleep or still on its way in, and those that were announced and come late too."""
+    crew = Crew(announced, joining)
+    assert crew.dismiss() == [False] * joining
+    for _ in range(announced - joining):
+        crew.calls.embk_crew_join(crew.handle)
+
+
+@pytest.mark.parametrize("name", ["head8", "head32"])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_crew_gives_the_same_bits(packs: dict[str, Path], name: str, size: int) -> None:
+    """Call after call, while it joins, while it spins and after it fell asleep."""
+    model, texts = Model(default_library(), Pack.open(packs[name]), ISAS[0]), random_texts(BY_NAME[name])
+    expected = [sentences(model, [text]).tobytes() for text in texts]
+    crew, workspace = Crew(size, size), model.workspace(512, size + 1)
+    for pause in (0, 0, 0, 0.01):
+        for text, vector in zip(texts, expected, strict=True):
+            call = Call(model, [text], None, SENTENCES)
+            ctypes.memset(workspace.address, 0xA5, workspace.size)
+            time.sleep(pause)
+            assert (crew.status(model, call, workspace), call.output.tobytes()) == (OK, vector)
+    assert crew.dismiss() == [False] * size
+    model.close()
+
+
+def test_what_a_crew_refuses(packs: dict[str, Path]) -> None:
+    """All of it at once and without waiting for each other, and then it works as before."""
+    model, crew = Model(default_library(), Pack.open(packs["head4"]), "scalar"), Crew(2, 2)
+    workspace, small = model.workspace(8, 3), Workspace(4096)
+    wrong: list[tuple[TokenIds, Workspace, int]] = [((50,), workspace, BAD_TOKEN), ((), workspace, BAD_INPUT)]
+    wrong += [((1,) * 81, workspace, BAD_LENGTH), ((1,) * 8, small, BAD_WORKSPACE)]
+    right = Call(model, [(1, 2, 3)], None, SENTENCES)
+    expected = sentences(model, [(1, 2, 3)]).tobytes()
+    time.sleep(0.1)  # for both to have joined
+    for ids, room, status in wrong * 20:
+        assert crew.status(model, Call(model, [ids], None, SENTENCES), room) == status
+        assert crew.status(model, right, workspace) == OK
+        assert right.output.tobytes() == expected
+    arguments = model.arguments(right, workspace)
+    encode = crew.calls.embk_crew_encode
+    assert encode(None, *arguments) == BAD_INPUT
+    assert encode(crew.handle, None, *arguments[1:]) == BAD_INPUT
+    assert encode(crew.handle, *arguments[:-2], None, workspace.size) == BAD_INPUT
+    assert [encode(crew.handle, *arguments[:-1], size) for size in (0, 63, 127, 128)] == [3, 3, 3, BAD_WORKSPACE]
+    assert encode(crew.handle, *arguments[:-2], workspace.address + 4, workspace.size - 64) == BAD_WORKSPACE
+    assert crew.dismiss() == [False, False]
+    model.close()
+
+
 @contextmanager
-def child(work: Callable[[], bytes]) -> Iterator[Callable[[], bytes]]:
-    """Fork, work there, and give what it came to; nothing if it took a minute or died."""
+def child(work: Callable[[], bytes], seconds: int = 60) -> Iterator[Callable[[], bytes]]:
+    """Fork, work there, and give what it came to; nothing if it took longer or died."""
     reader, writer = os.pipe()
     process = os.fork()
     if process == 0:
@@ -640,7 +724,7 @@ def child(work: Callable[[], bytes]) -> Iterator[Callable[[], bytes]]:
             os._exit(0)
     os.close(writer)
     try:
-        yield lambda: os.read(reader, 64) if select.select([reader], [], [], 60)[0] else b""
+        yield lambda: os.read(reader, 64) if select.select([reader], [], [], seconds)[0] else b""
     finally:
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
@@ -663,15 +747,35 @@ def forking(test: Any) -> Any:
 def test_a_forked_process_encodes_with_threads_of_its_own(packs: dict[str, Path], threads: int) -> None:
     texts = random_texts(BY_NAME["head32"])
     engine = NativeEngine(packs["head32"], threads=threads, chunk_tokens=100)
-    expected = [engine.encode(texts), engine.encode(texts[:2])]
+    expected = [engine.encode(texts), engine.encode(texts[-1:])]
 
     def work() -> bytes:
-        return digest_of(np.concatenate([engine.encode(texts), engine.encode(texts[:2])]))
+        """Several chunks, and one that is shared."""
+        return digest_of(np.concatenate([engine.encode(texts), engine.encode(texts[-1:])]))
 
     with child(work) as result:
         assert result() == digest_of(np.concatenate(expected))
     assert work() == digest_of(np.concatenate(expected))
     engine.close()
+
+
+@forking
+def test_a_forked_process_leaves_its_parents_crew_alone() -> None:
+    """One of the crew may have held its lock when the process forked; in the child nobody will ever give that back."""
+    crew, libc = library.Crew(default_library(), 1), ctypes.CDLL(None)
+    libc.pthread_mutex_lock.argtypes = libc.pthread_mutex_unlock.argtypes = (ctypes.c_void_p,)
+    held = [crew]
+
+    def work() -> bytes:
+        held.clear()
+        gc.collect()
+        return b"done"
+
+    libc.pthread_mutex_lock(crew._handle)  # it stands first in struct embk_crew
+    del crew
+    with child(work, seconds=5) as result:
+        libc.pthread_mutex_unlock(held[0]._handle)
+        assert result() == b"done"
 
 
 @forking
