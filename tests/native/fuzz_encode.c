@@ -302,7 +302,45 @@ static const char *next_isa(struct isas *all) {
   return *name ? name : 0;
 }
 
-static void run_everywhere(const struct made *m, const struct texts *t, int kind) {
+static int32_t outside(struct input *in, int32_t limit) {
+  const int32_t wrong[] = {limit, -1, INT32_MAX, INT32_MIN};
+  return wrong[between(in, 0, 3)];
+}
+
+/* Makes one mistake, or none, and returns the status that it is to get. */
+static int32_t spoil(struct input *in, const struct embk_shape *s, struct texts *t) {
+  const int32_t token = between(in, 0, t->batch.tokens - 1);
+  int32_t *length = t->lengths + between(in, 0, t->batch.texts - 1);
+  switch (between(in, 0, 4)) {
+    case 0: t->ids[token] = outside(in, s->vocabulary); return EMBK_BAD_TOKEN;
+    case 1:
+      if (!t->types) return EMBK_OK;
+      t->types[token] = outside(in, s->token_types ? s->token_types : 1);
+      return EMBK_BAD_TOKEN;
+    case 2: *length = between(in, 0, 1) * outside(in, s->positions + 1); return EMBK_BAD_LENGTH;
+    case 3: return (*length)++ < s->positions ? EMBK_BAD_INPUT : EMBK_BAD_LENGTH;
+    default: return EMBK_OK;
+  }
+}
+
+static void misuse(struct input *in, const struct embk_model *model, const struct embk_shape *s, struct texts *t) {
+  const uint64_t bytes = sizeof(float) * (uint64_t)t->batch.texts * (uint64_t)embk_dimension(model);
+  const uint64_t room = embk_workspace_bytes(model, t->batch.tokens, 1), cut = (uint64_t)between(in, 0, 1);
+  const uint64_t more = (uint64_t)between(in, 0, 1);
+  int32_t expected = spoil(in, s, t);
+  if (expected == EMBK_OK && more) expected = EMBK_BAD_OUTPUT;
+  if ((expected == EMBK_OK || expected == EMBK_BAD_OUTPUT) && cut) expected = EMBK_BAD_WORKSPACE;
+  float *output = malloc(bytes + more);
+  void *workspace = allocate(room - cut);
+  require(output != 0, "no memory");
+  const int32_t status =
+      embk_encode(model, &t->batch, EMBK_SENTENCES, output, bytes + more, workspace, room - cut, 0, 1);
+  require(status == expected, "a wrong call gets another status");
+  free(output);
+  free(workspace);
+}
+
+static void run_everywhere(struct input *in, const struct made *m, struct texts *t, int kind) {
   struct isas all = {0};
   float *expected = 0;
   for (const char *isa; (isa = next_isa(&all));) {
@@ -315,6 +353,7 @@ static void run_everywhere(const struct made *m, const struct texts *t, int kind
     if (!m->is_wild && !expected) compare_alone(model, t, &m->shape, kind, output, bytes);
     if (expected) free(output);
     if (!expected) expected = output;
+    if (!*all.rest) misuse(in, model, &m->shape, t); /* at last: it spoils the texts */
     embk_close(model);
   }
   free(expected);
@@ -339,7 +378,10 @@ static void damage(struct input *in, struct made *m) {
   if (where < 3) {
     damage_shape(in, &m->shape, where == 2);
   } else if (where == 3) {
-    m->offsets[between(in, 0, m->count - 1)] = (uint64_t)take(in, 3) * 64;
+    /* Anywhere, but mostly close before the end. */
+    const uint64_t lines = m->size / 64 + 1, before = take(in, 1) % 4 ? take(in, 1) % 8 : take(in, 2);
+    const uint64_t off_line = take(in, 1) % 8 ? 0 : (uint64_t)between(in, 0, 63);
+    m->offsets[between(in, 0, m->count - 1)] = (lines - before % lines) * 64 + off_line;
   } else if (where == 4) {
     const int from = between(in, 0, m->count - 1);
     m->offsets[between(in, 0, m->count - 1)] = m->offsets[from];
@@ -351,7 +393,7 @@ static void damage(struct input *in, struct made *m) {
 /* Without what is forbidden between tensors: a changed offset may well point there. */
 static void damage_pack(struct input *in, struct made *m) {
   unsigned char *whole = m->pack;
-  const uint64_t size = m->size - take(in, 1) % 8 * (take(in, 2) % m->size) / 8;
+  const uint64_t cut = take(in, 1) % 4 ? take(in, 1) : take(in, 3), size = m->size - cut % m->size;
   m->pack = allocate(size);
   m->size = size;
   uint64_t state = 0x9E3779B97F4A7C15 ^ take(in, 1);
@@ -359,7 +401,7 @@ static void damage_pack(struct input *in, struct made *m) {
   free(whole);
 }
 
-/* Whatever was opened takes a right batch; and a wrong one gets a status. */
+/* Whatever was opened takes a right batch; and a wrong one gets its status. */
 static void run_anything(struct input *in, const struct made *m) {
   struct isas all = {0};
   const char *isa = next_isa(&all);
@@ -370,17 +412,8 @@ static void run_anything(struct input *in, const struct made *m) {
   struct texts t = draw_texts(in, &m->shape);
   uint64_t bytes;
   free(encode(model, &t.batch, &m->shape, between(in, 0, 1), &bytes));
-  t.lengths[between(in, 0, t.batch.texts - 1)] = odd_number(in);
-  t.ids[between(in, 0, t.batch.tokens - 1)] = odd_number(in);
-  const uint64_t room = embk_workspace_bytes(model, t.batch.tokens, 1);
-  void *workspace = allocate(room);
-  float *output = malloc(bytes);
-  const int32_t kind = odd_number(in), rank = odd_number(in) % 2;
+  misuse(in, model, &m->shape, &t);
   (void)embk_workspace_bytes(model, odd_number(in), odd_number(in));
-  status = embk_encode(model, &t.batch, kind, output, bytes, workspace, room - take(in, 1) % 2, rank, 1);
-  require(status >= EMBK_OK && status <= EMBK_BAD_WORKSPACE, "embk_encode's status");
-  free(output);
-  free(workspace);
   free_texts(&t);
   embk_close(model);
 }
@@ -409,7 +442,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     make_model(&in, &m, how >= 3);
     if (how < 4) {
       struct texts t = draw_texts(&in, &m.shape);
-      run_everywhere(&m, &t, between(&in, 0, 1));
+      run_everywhere(&in, &m, &t, between(&in, 0, 1));
       free_texts(&t);
     } else {
       damage_pack(&in, &m);

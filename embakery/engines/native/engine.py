@@ -112,7 +112,7 @@ class _Runner:
     def close(self) -> None:
         if self._pool is not None and self._pool_process == os.getpid():
             self._pool.shutdown()
-        if self._crew is not None and self._crew.process == os.getpid():
+        if self._crew is not None:
             self._crew.dismiss()
         self._model.close()
 

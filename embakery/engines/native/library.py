@@ -183,7 +183,7 @@ class Crew:
         self._handle = library.calls.embk_crew_new(threads)
         if self._handle is None:
             raise ConfigurationError(f"{threads + 1} threads cannot share a text")
-        self.dismiss = weakref.finalize(self, self._calls.embk_crew_dismiss, self._handle)
+        self.dismiss = weakref.finalize(self, _dismiss, self._calls, self._handle, self.process)
         self.dismiss.atexit = False  # threads that sleep in the library end with the process
         for _ in range(threads):
             join = threading.Thread(target=self._calls.embk_crew_join, args=(self._handle,), name="encode-crew")
@@ -193,6 +193,12 @@ class Crew:
     def encode(self, model: Model, call: Call, workspace: Workspace) -> None:
         """Do a whole call. One at a time. Raises EncodingError for what cannot be encoded."""
         _check(self._calls.embk_crew_encode(self._handle, *model.arguments(call, workspace)))
+
+
+def _dismiss(calls: ctypes.CDLL, handle: int, process: int) -> None:
+    # In a forked process the parent's crew has no threads, and its lock may be held by nobody for ever.
+    if os.getpid() == process:
+        calls.embk_crew_dismiss(handle)
 
 
 class Call:
