@@ -37,7 +37,9 @@ from embakery.artifact import (
 from embakery.engines import native
 from embakery.engines import onnx as onnx_engine
 from embakery.engines.native.library import default_library
-from embakery.errors import ConfigurationError
+from embakery.engines.native.plan import read_plan
+from embakery.engines.pack import Pack
+from embakery.errors import ArtifactError, ConfigurationError
 from model_bake import certify
 from model_bake.build import Fp32, Route, build_fp32
 from model_bake.cross_encoder import CrossEncoderTrial
@@ -168,13 +170,16 @@ def _bake_one(dough: _Dough, folder: Path, order: Order, report: Report, given: 
 
 
 def _engines(folder: Path, report: Report) -> tuple[str, ...]:
-    """Return the engines that can run what was baked, best first."""
+    """Return the engines that can run what was baked, best first. A pack that native cannot run is thrown away."""
     if not (folder / PACK).exists():
         return ("onnx",)
     try:
         default_library()
-    except ConfigurationError as error:
+        read_plan(Pack.open(folder / PACK))
+    except (ConfigurationError, ArtifactError) as error:
         report.say("native", f"left out: {error}")
+        if isinstance(error, ArtifactError):
+            (folder / PACK).unlink()
         return ("onnx",)
     return ("native", "onnx")
 

@@ -69,3 +69,10 @@ def test_cross_encoders(tmp_path: Path, architecture: str) -> None:
     ours, theirs = scorer.predict(pairs), np.asarray(original.predict(pairs))
     cosines = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
     assert cosines.min() >= 0.999
+
+
+def test_a_table_too_small_for_eight_bits_leaves_the_model_to_onnxruntime(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", settings={"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16})
+    artifact = bake(Order(str(tmp_path / "model"), gates=LOOSE), tmp_path / "artifact").artifact
+    assert (artifact.manifest.engines, artifact.pack) == (("onnx",), None)
+    assert Embedder.load(tmp_path / "artifact").engine.name == "onnx"
