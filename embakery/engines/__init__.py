@@ -30,7 +30,7 @@ class Engine(Protocol):
         """Return the last layer's token vectors, float32 (tokens, hidden) for each text, not normalized."""
 
     def close(self) -> None:
-        """Free threads and memory. The engine cannot be used afterwards."""
+        """Free threads and memory. Not while a call runs; the engine cannot be used afterwards."""
 
 
 class PairScorer(Protocol):
@@ -44,7 +44,7 @@ class PairScorer(Protocol):
         """Return scores of pairs, float32 (n, labels). types: each token's type, of the same lengths as `ids`."""
 
     def close(self) -> None:
-        """Free threads and memory. The scorer cannot be used afterwards."""
+        """Free threads and memory. Not while a call runs; the scorer cannot be used afterwards."""
 
 
 def open_engine(artifact: Artifact, name: str, threads: int | None) -> Engine:

@@ -386,7 +386,7 @@ static void damage(struct input *in, struct made *m) {
     const int from = between(in, 0, m->count - 1);
     m->offsets[between(in, 0, m->count - 1)] = m->offsets[from];
   } else {
-    m->count = between(in, 0, MOST_TENSORS);
+    m->count = between(in, 1, MOST_TENSORS);
   }
 }
 

@@ -587,6 +587,23 @@ def test_closing_twice(packs: dict[str, Path]) -> None:
         model.encode(call, workspace)
 
 
+def test_a_closed_engine_calls_nobody(packs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its crew is freed by whoever leaves last: a call to it would write to memory of others."""
+    engine, text = NativeEngine(packs["head8"], threads=2), (1,) * 80
+    engine.encode([text])
+    engine.close()
+    called: list[int] = []
+
+    def encode(*_: object) -> int:
+        called.append(1)
+        return BAD_INPUT
+
+    monkeypatch.setattr(default_library().calls, "embk_crew_encode", encode)
+    with pytest.raises(EncodingError):
+        engine.encode([text])
+    assert called == []
+
+
 def sentences(model: Model, texts: Sequence[TokenIds], fill: int = 0, kind: int = SENTENCES) -> Vectors:
     """Encode in a workspace that is full of one byte."""
     call = Call(model, texts, None, kind)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +83,12 @@ def test_an_instruction_set_can_be_forced(default_artifact: Path, monkeypatch: p
         NativeEngine(default_artifact / PACK)
 
 
+@pytest.mark.parametrize("threads", [-1, 0])
+def test_threads_that_cannot_encode(default_artifact: Path, threads: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"{threads} threads cannot encode"):
+        NativeEngine(default_artifact / PACK, threads=threads)
+
+
 def test_a_pack_without_a_tensor_is_refused_by_name(default_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack = Pack.open(default_artifact / PACK)
     monkeypatch.setattr(
@@ -105,6 +114,27 @@ def test_a_crew_gives_the_same_bits_and_can_be_left_at_any_time(default_artifact
             crew.encode(model, Call(model, [(-1,)], None, SENTENCES), model.workspace(64, threads + 1))
         crew.dismiss()
         assert not crew.dismiss.alive
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_while_another_thread_encodes(default_artifact: Path) -> None:
+    """The child inherits locks that nobody will open, and no thread that it could wait for."""
+    engine = NativeEngine(default_artifact / PACK, threads=2)
+    texts = [tuple(range(1000, 1080))] * 20
+    expected = engine.encode(texts).tobytes()
+    runner = engine._runner
+    with runner._team, runner._starting:
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if engine.encode(texts).tobytes() == expected and engine.encode(texts[:1]).size == 384 else 1)
+    deadline = time.monotonic() + 60
+    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if done == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert done == (child, 0)
+    assert engine.encode(texts).tobytes() == expected
 
 
 def test_many_callers_at_once(default_artifact: Path) -> None:

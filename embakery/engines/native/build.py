@@ -43,7 +43,7 @@ class Variant:
 
 
 X86_VARIANTS = (
-    Variant("avx512_vnni", "icelake_server", "EMBK_AVX512_VNNI", ("-mprefer-vector-width=512",)),
+    Variant("avx512_vnni", "cascadelake", "EMBK_AVX512_VNNI", ("-mprefer-vector-width=512",)),
     Variant("avx_vnni", "alderlake", "EMBK_AVX_VNNI"),
     Variant("avx2", "haswell", "EMBK_AVX2"),
     Variant("scalar", "x86_64", "EMBK_SCALAR", ("-O2", "-fno-unroll-loops")),

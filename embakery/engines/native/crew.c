@@ -35,6 +35,7 @@ struct embk_crew {
   _Atomic uint32_t begun;    /* the number of the call whose team is complete */
   _Atomic uint32_t finished; /* of the current call's helpers */
   _Atomic int dismissed;
+  int size; /* of the largest team: those that were announced, and the owner */
   int joined, asleep, holders; /* under the lock; holders: threads that were announced and have not left, and the owner */
   struct call call;
 };
@@ -45,7 +46,7 @@ struct embk_crew *embk_crew_new(int32_t threads) {
   if (!crew) return 0;
   pthread_mutex_init(&crew->lock, 0);
   pthread_cond_init(&crew->work, 0);
-  crew->holders = threads + 1;
+  crew->size = crew->holders = threads + 1;
   return crew;
 }
 
@@ -133,6 +134,9 @@ int32_t embk_crew_encode(struct embk_crew *crew, const struct embk_model *model,
                          int32_t output_kind, float *output, uint64_t output_bytes, void *workspace,
                          uint64_t workspace_bytes) {
   if (!crew || !batch || !workspace || workspace_bytes < sizeof(struct team)) return EMBK_BAD_INPUT;
+  /* What is refused must not depend on who comes: the workspace must do for all. */
+  if (workspace_bytes < embk_workspace_bytes(model, batch->tokens, crew->size))
+    return embk_encode(model, batch, output_kind, output, output_bytes, workspace, workspace_bytes, 0, crew->size);
   memset(workspace, 0, 64);
   crew->call = (struct call){model, batch, output_kind, output, output_bytes, workspace, workspace_bytes, 1};
   const int32_t tokens = batch->tokens < 0 ? 0 : batch->tokens < 512 ? batch->tokens : 512;

@@ -121,8 +121,8 @@ EMBK_EXPORT int32_t embk_encode(const struct embk_model *model, const struct emb
 
 /* Threads of the caller's that wait in here for work: waking them from here takes a third of what it takes from Python.
    embk_crew_join gives the calling thread to the crew and returns when the crew is dismissed. embk_crew_encode is
-   embk_encode for the calling thread and those that have joined by then, one call at a time. threads: how many will join;
-   the crew is freed when it was dismissed and all of them have left. */
+   embk_encode for the calling thread and those that come in time, one call at a time; its workspace must do for all.
+   threads: how many will join; the crew is freed when it was dismissed and all of them have left. */
 struct embk_crew;
 
 EMBK_EXPORT struct embk_crew *embk_crew_new(int32_t threads);

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from embakery.engines.native.library import (
     default_library,
 )
 from embakery.engines.pack import Pack
+from embakery.errors import ConfigurationError, EncodingError
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
 
@@ -83,14 +86,21 @@ class _Runner:
         self._library = default_library()
         self.isa = self._library.choose_isa(isa or os.environ.get("EMBAKERY_ISA") or None)
         self._model = Model(self._library, Pack.open(pack), self.isa)
+        if threads is not None and threads < 1:
+            raise ConfigurationError(f"{threads} threads cannot encode: give at least 1")
         self._threads = min(threads or len(_usable_cores()), MOST_THREADS)
         self._chunk_tokens = chunk_tokens
         self._free: list[Workspace] = []
-        self._team = threading.Lock()
-        self._starting = threading.Lock()
+        self._closed = False
         self._pool: ThreadPoolExecutor | None = None
-        self._pool_process = os.getpid()
         self._crew: Crew | None = None
+        self._after_fork()
+        os.register_at_fork(after_in_child=functools.partial(_after_fork, weakref.ref(self)))
+
+    def _after_fork(self) -> None:
+        """Begin without threads: a forked process has none of its parent's, and its locks may be held by nobody."""
+        self._team, self._starting = threading.Lock(), threading.Lock()
+        self._pool = self._crew = None
 
     @property
     def tells_types(self) -> bool:
@@ -110,15 +120,19 @@ class _Runner:
         return output
 
     def close(self) -> None:
-        if self._pool is not None and self._pool_process == os.getpid():
+        self._closed = True
+        if self._pool is not None:
             self._pool.shutdown()
         if self._crew is not None:
             self._crew.dismiss()
+        self._pool = self._crew = None
         self._model.close()
 
     def _run(
         self, ids: Sequence[TokenIds], types: Sequence[TokenIds] | None, kind: int
     ) -> Iterator[tuple[list[int], Call]]:
+        if self._closed:
+            raise EncodingError("the native engine is closed")
         chunks = list(packed_chunks([len(one) for one in ids], self._chunk_tokens, self._threads))
 
         def call(chunk: list[int]) -> Call:
@@ -143,8 +157,7 @@ class _Runner:
         if self._threads == 1 or call.batch.tokens < SHARED_TOKENS or not self._team.acquire(blocking=False):
             return self._alone(call)
         try:
-            # A forked process has none of its parent's threads.
-            if self._crew is None or self._crew.process != os.getpid():
+            if self._crew is None:
                 self._crew = Crew(self._library, self._threads - 1)
             with self._workspace(call) as workspace:
                 self._crew.encode(self._model, call, workspace)
@@ -166,11 +179,17 @@ class _Runner:
         self._free.append(workspace)
 
     def _helpers(self) -> ThreadPoolExecutor:
-        """Threads for chunks, started when they are first needed; in a forked process anew."""
+        """Threads for chunks, started when they are first needed."""
         with self._starting:
-            if self._pool is None or self._pool_process != os.getpid():
-                self._pool, self._pool_process = ThreadPoolExecutor(self._threads, "encode"), os.getpid()
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads, "encode")
             return self._pool
+
+
+def _after_fork(runner: weakref.ref[_Runner]) -> None:
+    alive = runner()
+    if alive is not None:
+        alive._after_fork()
 
 
 def packed_chunks(lengths: Sequence[int], chunk_tokens: int, threads: int) -> Iterator[list[int]]:
