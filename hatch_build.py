@@ -19,17 +19,21 @@ NATIVE = Path("embakery", "engines", "native")
 class NativeLibraryHook(BuildHookInterface[Any]):
     """Compiles for the machine at hand. Where that fails, the package works with onnxruntime alone, and says so."""
 
+    # Removed with this object, when the wheel is made.
+    _scratch: tempfile.TemporaryDirectory[str] | None = None
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build beside the sources for an editable installation, into the wheel otherwise."""
+        wanted, editable = os.environ.get("EMBAKERY_TARGET"), version == "editable"
+        if wanted and editable:
+            raise ValueError("EMBAKERY_TARGET is for wheels, not for an editable installation")
         builder = runpy.run_path(str(Path(self.root, NATIVE, "build.py")))
-        wanted = os.environ.get("EMBAKERY_TARGET")
         target = builder["find_target"](wanted) if wanted else builder["this_target"]()
         if target is None:
             self.app.display_warning("no native engine for this machine: onnxruntime will serve")
             return
-        folder = Path(self.root, NATIVE) if version == "editable" else Path(tempfile.mkdtemp(prefix="embakery-wheel-"))
-        if version == "editable" and wanted:
-            raise ValueError("EMBAKERY_TARGET is for wheels, not for an editable installation")
+        self._scratch = None if editable else tempfile.TemporaryDirectory(prefix="embakery-wheel-")
+        folder = Path(self.root, NATIVE) if self._scratch is None else Path(self._scratch.name)
         try:
             library = builder["build"](target, folder)
         except (RuntimeError, OSError) as error:
@@ -39,5 +43,5 @@ class NativeLibraryHook(BuildHookInterface[Any]):
             return
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{target.tag}"
-        if version != "editable":
+        if not editable:
             build_data["force_include"][str(library)] = str(NATIVE / library.name)

@@ -27,8 +27,9 @@ from embakery.engines.native.build import build, this_target
 from embakery.engines.native.engine import CHUNK_TOKENS, packed_chunks
 from embakery.engines.native.library import SENTENCES, Call, Library, Model
 from embakery.engines.pack import Pack
-from embakery.texts import TokenIds, TokenizedText
+from embakery.texts import TokenIds
 from model_bake.corpus import standard_library_passages
+from model_bake.samples import token_ids
 
 STAGES = ("embedding", "projection", "attention", "output", "ffn_up", "ffn_down", "rounding", "head")
 SIZES = {"short": 512, "mixed": 200, "long": 64}
@@ -47,11 +48,11 @@ def main() -> None:
     if target is None:
         raise SystemExit("no native engine for this machine")
     library = Library(build(target, FOLDER, extra=("-DEMBK_PROFILE",)))
-    model = Model(library, Pack.open(artifact.path / PACK), library.isas[0])
-    shape = Pack.open(artifact.path / PACK).model
+    pack = Pack.open(artifact.path / PACK)
+    model, shape = Model(library, pack, library.isas[0]), pack.model
     corpora = make_corpora(artifact.path / TOKENIZER, standard_library_passages(), SIZES)
     peaks = [peak()]
-    measured = {name: measure(model, _token_ids(artifact, corpus.texts)) for name, corpus in corpora.items()}
+    measured = {name: measure(model, token_ids(artifact.tokenizer(), corpus.texts)) for name, corpus in corpora.items()}
     peaks.append(peak())
     rows = {name: _row(shape, figures, max(peaks)) for name, figures in measured.items()}
     facts = {"isa": library.isas[0], "peak_gmac_per_s": peaks, "busy_cores": busy_cores()}
@@ -109,11 +110,6 @@ def _row(shape: Mapping[str, Any], figures: Mapping[str, Any], most: float) -> M
         "share_of_peak_with_low_bytes": round((own + each["low_bytes"]) * rate / most, 3),
         "share_of_time": {name: round(float(share), 3) for name, share in zip(STAGES, shares, strict=True)},
     }
-
-
-def _token_ids(artifact: Artifact, texts: Sequence[str]) -> list[TokenIds]:
-    tokenized = artifact.tokenizer().tokenize(texts, input_type="document")
-    return [item.ids for item in tokenized if isinstance(item, TokenizedText)]
 
 
 if __name__ == "__main__":

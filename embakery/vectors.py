@@ -20,20 +20,20 @@ _UNSOUND = "the engine gave NaN, infinity, a zero vector or a wrong length"
 
 def is_sound(vector: Vector, dimension: int) -> bool:
     """Say whether a vector may leave: float32, of the right length, finite and not all zero."""
-    return (
-        vector.dtype == np.float32
-        and vector.shape == (dimension,)
-        and bool(np.isfinite(vector).all())
-        and bool(vector.any())
-    )
+    return vector.ndim == 1 and _sound_rows(vector[np.newaxis], dimension) == [True]
 
 
 def check_vectors(vectors: Vectors, dimension: int) -> list[Vector | EncodingError]:
     """Return an engine's vectors (n, dim), each by itself; an error in place of one that must not leave."""
-    if vectors.dtype != np.float32 or vectors.shape[1:] != (dimension,):
-        return [EncodingError(_UNSOUND)] * len(vectors)
-    sound: list[bool] = np.logical_and(np.isfinite(vectors).all(axis=1), vectors.any(axis=1)).tolist()
+    sound = _sound_rows(vectors, dimension)
     return [vector if good else EncodingError(_UNSOUND) for vector, good in zip(vectors, sound, strict=True)]
+
+
+def _sound_rows(vectors: Vectors, dimension: int) -> list[bool]:
+    if vectors.dtype != np.float32 or vectors.shape[1:] != (dimension,):
+        return [False] * len(vectors)
+    sound: list[bool] = np.logical_and(np.isfinite(vectors).all(axis=1), vectors.any(axis=1)).tolist()
+    return sound
 
 
 def cut_dimensions(vector: Vector, dimensions: int) -> Vector:

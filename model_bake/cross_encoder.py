@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embakery.artifact import ENCODER, PACK, Golden
-from embakery.engines import PairScorer
-from embakery.engines.native.engine import NativePairScorer
+from embakery.artifact import Golden
+from embakery.engines import PairScorer, pair_scorer_of
 from embakery.engines.onnx import OnnxPairScorer
 from embakery.pairs import PairTokenizer, TokenizedPair
 from embakery.vectors import Vectors
@@ -51,7 +50,7 @@ class CrossEncoderTrial:
         """Score the golden texts, each with the next."""
         pairs = self._tokenized(list(zip(GOLDEN_TEXTS, (*GOLDEN_TEXTS[1:], GOLDEN_TEXTS[0]), strict=True)))
         ids, types = tuple(pair.ids for pair in pairs), tuple(pair.types for pair in pairs)
-        return Golden(ids, _scorer(folder, engine).score(ids, types), types)
+        return Golden(ids, pair_scorer_of(folder, engine).score(ids, types), types)
 
     def difference(self, graph: Path, original: Original) -> float:
         """Return the largest difference of any score between the fp32 graph and the original."""
@@ -59,10 +58,10 @@ class CrossEncoderTrial:
         ours = _score(OnnxPairScorer(graph), self._tokenized(pairs))
         return float(np.abs(ours - original.scores(pairs)).max())
 
-    def certify(self, reference: Path, folder: Path, engine: str, *, on_given_data: bool) -> Certificate:  # noqa: ARG002 - an encoder's
+    def certify(self, reference: Path, folder: Path, engine: str) -> Certificate:
         """Measure an engine of the baked folder against the fp32 graph: scores, and the rankings that they give."""
         asked = [self._tokenized([(query, text) for text in texts]) for query, texts in pair_texts()]
-        before, after = OnnxPairScorer(reference), _scorer(folder, engine)
+        before, after = OnnxPairScorer(reference), pair_scorer_of(folder, engine)
         original = [_score(before, pairs) for pairs in asked]
         ours = [_score(after, pairs) for pairs in asked]
         errors = np.concatenate([np.abs(a - b) for a, b in zip(ours, original, strict=True)])
@@ -83,10 +82,6 @@ class CrossEncoderTrial:
     def _tokenized(self, pairs: Sequence[tuple[str, str]]) -> list[TokenizedPair]:
         tokenizer = PairTokenizer(self.tokenizer, max_tokens=self.spec.max_tokens)
         return [pair for pair in tokenizer.tokenize(pairs) if isinstance(pair, TokenizedPair)]
-
-
-def _scorer(folder: Path, engine: str) -> PairScorer:
-    return NativePairScorer(folder / PACK) if engine == "native" else OnnxPairScorer(folder / ENCODER)
 
 
 def _score(scorer: PairScorer, pairs: Sequence[TokenizedPair]) -> Vectors:

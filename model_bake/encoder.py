@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embakery.artifact import ENCODER, PACK, Golden
-from embakery.engines import Engine
-from embakery.engines.native.engine import NativeEngine
+from embakery.artifact import Golden
+from embakery.engines import encoder_of
 from embakery.engines.onnx import OnnxEngine
 from embakery.texts import TextTokenizer
 from model_bake import certify
@@ -58,7 +57,7 @@ class EncoderTrial:
     def golden(self, folder: Path, engine: str) -> Golden:
         """Encode the golden texts as the function will."""
         ids = [one for one in token_ids(self._open(self.spec.max_tokens), GOLDEN_TEXTS) if one]
-        return Golden(tuple(ids), _engine(folder, engine).encode(ids))
+        return Golden(tuple(ids), encoder_of(folder, engine).encode(ids))
 
     def difference(self, graph: Path, original: Original) -> float:
         """Return the largest difference of any value between the fp32 graph's vectors and the original's."""
@@ -67,13 +66,13 @@ class EncoderTrial:
         theirs = original.vectors(texts, prompt=self.spec.prompts.get("document", ""))
         return float(np.abs(ours - theirs).max())
 
-    def certify(self, reference: Path, folder: Path, engine: str, *, on_given_data: bool) -> Certificate:
+    def certify(self, reference: Path, folder: Path, engine: str) -> Certificate:
         """Measure an engine of the baked folder against the fp32 graph."""
         samples = certificate_samples(self._open, self.spec.max_tokens)
-        before, after = OnnxEngine(reference), _engine(folder, engine)
+        before, after = OnnxEngine(reference), encoder_of(folder, engine)
         fidelity = certify.measure(before, after, samples)
         figures = certify.summarize(fidelity)
-        if self.given is not None and on_given_data:
+        if self.given is not None:
             tokenizer = self._open(self.spec.max_tokens)
             plain, quantized = PlainEncoder(tokenizer, before), PlainEncoder(tokenizer, after)
             figures["evaluation"] = self.given.figures(plain, quantized, self.report)
@@ -81,7 +80,3 @@ class EncoderTrial:
 
     def _open(self, max_tokens: int) -> TextTokenizer:
         return TextTokenizer(self.tokenizer, max_tokens=max_tokens, prompts=self.spec.prompts)
-
-
-def _engine(folder: Path, name: str) -> Engine:
-    return NativeEngine(folder / PACK) if name == "native" else OnnxEngine(folder / ENCODER)

@@ -34,5 +34,5 @@ class Trial(Protocol):
     def difference(self, graph: Path, original: Original) -> float:
         """Return the largest absolute difference between a graph's output and the original's."""
 
-    def certify(self, reference: Path, folder: Path, engine: str, *, on_given_data: bool) -> Certificate:
-        """Measure a baked folder's engine against the fp32 graph; an encoder also on the data that the caller gave."""
+    def certify(self, reference: Path, folder: Path, engine: str) -> Certificate:
+        """Measure a baked folder's engine against the fp32 graph."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from system_tools import need
 
 ROOT = Path(__file__).parent.parent
 DEFAULT_ARTIFACT = ROOT / "build" / "all-MiniLM-L6-v2"
@@ -26,9 +25,4 @@ def default_artifact() -> Path:
 @pytest.fixture(scope="session")
 def redis_server() -> str:
     """The path of redis-server. Without it tests skip, but in CI they fail."""
-    path = shutil.which("redis-server")
-    if path is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("redis-server is missing; .ci/run installs it")
-        pytest.skip("redis-server is not on PATH")
-    return path
+    return need("redis-server")

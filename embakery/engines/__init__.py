@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
-from embakery.artifact import PACK, Artifact
+from embakery.artifact import ENCODER, PACK, Artifact
 from embakery.errors import ConfigurationError
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
@@ -52,25 +53,35 @@ def open_engine(artifact: Artifact, name: str, threads: int | None) -> Engine:
 
     Raises ConfigurationError if the engine is unknown or cannot be had here, ArtifactError if its file cannot be used.
     """
-    # By need: a caller of the types alone should not pay for onnxruntime's .25 s.
-    if _choose(artifact, name) == "native":
-        from embakery.engines.native.engine import NativeEngine
-
-        return NativeEngine(artifact.path / PACK, threads=threads)
-    from embakery.engines.onnx import OnnxEngine
-
-    return OnnxEngine(artifact.encoder, threads=threads)
+    return encoder_of(artifact.path, _choose(artifact, name), threads=threads)
 
 
 def open_pair_scorer(artifact: Artifact, name: str, threads: int | None) -> PairScorer:
     """Open a cross-encoder, as `open_engine` an encoder."""
-    if _choose(artifact, name) == "native":
+    return pair_scorer_of(artifact.path, _choose(artifact, name), threads=threads)
+
+
+def encoder_of(folder: Path, engine: str, *, threads: int | None = None) -> Engine:
+    """Open a baked folder's encoder with the engine `native` or `onnx`."""
+    # By need: a caller of the types alone should not pay for onnxruntime's .25 s.
+    if engine == "native":
+        from embakery.engines.native.engine import NativeEngine
+
+        return NativeEngine(folder / PACK, threads=threads)
+    from embakery.engines.onnx import OnnxEngine
+
+    return OnnxEngine(folder / ENCODER, threads=threads)
+
+
+def pair_scorer_of(folder: Path, engine: str, *, threads: int | None = None) -> PairScorer:
+    """Open a baked folder's cross-encoder, as `encoder_of` an encoder."""
+    if engine == "native":
         from embakery.engines.native.engine import NativePairScorer
 
-        return NativePairScorer(artifact.path / PACK, threads=threads)
+        return NativePairScorer(folder / PACK, threads=threads)
     from embakery.engines.onnx import OnnxPairScorer
 
-    return OnnxPairScorer(artifact.encoder, threads=threads)
+    return OnnxPairScorer(folder / ENCODER, threads=threads)
 
 
 def _choose(artifact: Artifact, name: str) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from embakery.engines.native.build import FLAGS, PLAIN_SOURCES, SOURCES, Target, Variant
 from embakery.engines.native.plan import read_plan
@@ -19,21 +16,6 @@ from embakery.texts import TokenIds
 from embakery.vectors import Vectors
 
 HERE = Path(__file__).parent
-
-
-def missing(what: str) -> None:
-    """Skip for want of a tool; in CI fail, because .ci/run installs it."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} is missing; .ci/run installs it")
-    pytest.skip(f"{what} is not on PATH")
-
-
-def need(tool: str) -> str:
-    """Return a tool's path, or skip."""
-    path = shutil.which(tool)
-    if path is None:
-        missing(tool)
-    return str(path)
 
 
 def digest(vectors: Vectors) -> str:

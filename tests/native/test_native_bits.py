@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from native_files import build_driver, digest, need, run_driver, write_batch, write_plan
+from native_files import build_driver, digest, run_driver, write_batch, write_plan
+from system_tools import need
 
 from embakery.artifact import PACK, Artifact
 from embakery.engines.native.build import find_target

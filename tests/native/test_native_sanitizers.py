@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from native_files import HERE, digest, need, run_driver, write_batch, write_plan
+from native_files import HERE, digest, run_driver, write_batch, write_plan
 from native_models import DESIGNS, SEED, Design, random_texts, write_model
+from system_tools import need
 
 from embakery.artifact import PACK, Artifact
 from embakery.engines.native.build import FLAGS, PLAIN_SOURCES, SOURCES, Variant, this_target

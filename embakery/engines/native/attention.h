@@ -16,7 +16,6 @@
 #include "kernels.h"
 #include "maths.h"
 
-#define MOST_HEAD_SIZE 512
 /* Below every score: its share is 2^-126, which is rounded to 0. */
 #define NO_SCORE -1e30f
 /* Parts smaller than this are rounded to zeros. */
@@ -38,14 +37,19 @@ INLINE float round_token(const float *x, const int head_size, f32x16 rounded[MOS
   return greatest * (1.0f / 127.0f);
 }
 
-/* Keys become the columns of a matrix, in panels of 64 tokens. */
+/* Where the keys' matrix has a token's column: panels of 64 tokens. */
+INLINE int8_t *key_column(const struct attention *a, int groups, int token) {
+  return a->scratch.keys + (size_t)(token / PANEL_COLUMNS) * groups * 4 * PANEL_COLUMNS + 4 * (token % PANEL_COLUMNS);
+}
+
+/* Keys become the columns of a matrix. */
 INLINE void prepare_keys(const struct attention *a, const int head_size) {
   const int groups = ROUND_UP(head_size, 4) / 4, vectors = ROUND_UP(head_size, LANES) / LANES;
   const int padded = ROUND_UP(a->tokens, LANES);
   for (int t = 0; t < a->tokens; t++) {
     f32x16 rounded[MOST_HEAD_SIZE / LANES];
     a->scratch.key_scale[t] = round_token(a->key.values + t * a->key.stride, head_size, rounded);
-    int8_t *to = a->scratch.keys + (size_t)(t / PANEL_COLUMNS) * groups * 4 * PANEL_COLUMNS + 4 * (t % PANEL_COLUMNS);
+    int8_t *to = key_column(a, groups, t);
     for (int v = 0; v < vectors; v++) {
       uint8_t bytes[LANES];
       store_bytes(bytes, i_low_bytes(f_bits(rounded[v])));
@@ -59,8 +63,7 @@ INLINE void prepare_keys(const struct attention *a, const int head_size) {
   memset(ones, 1, sizeof ones);
   for (int t = 0; t < padded; t += LANES) {
     i32x16 sums[TILE_ROWS][PANEL_VECTORS];
-    dot_tile(1, 1, 0, ones, 0, a->scratch.keys + (size_t)(t / PANEL_COLUMNS) * groups * 4 * PANEL_COLUMNS + 4 * (t % PANEL_COLUMNS),
-             4 * PANEL_COLUMNS, groups, NO_NEXT, NO_SUMS, sums);
+    dot_tile(1, 1, 0, ones, 0, key_column(a, groups, t), 4 * PANEL_COLUMNS, groups, NO_NEXT, NO_SUMS, sums);
     memcpy(a->scratch.key_sums + t, &sums[0][0], sizeof sums[0][0]);
   }
 }
@@ -125,8 +128,7 @@ INLINE void score_keys(const int vectors, const int head_size, const int biased,
   const size_t width = ROUND_UP(a->tokens, PANEL_COLUMNS);
   i32x16 acc[TILE_ROWS][PANEL_VECTORS];
   dot_tile(TILE_ROWS, vectors, 128, a->scratch.queries, ROUND_UP(head_size, LANES),
-           a->scratch.keys + (size_t)(key / PANEL_COLUMNS) * groups * 4 * PANEL_COLUMNS, 4 * PANEL_COLUMNS, groups, NO_NEXT,
-           a->scratch.key_sums + key, acc);
+           key_column(a, groups, key), 4 * PANEL_COLUMNS, groups, NO_NEXT, a->scratch.key_sums + key, acc);
 UNROLL
   for (int v = 0; v < vectors; v++) {
     const int column = key + v * LANES;

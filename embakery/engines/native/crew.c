@@ -21,8 +21,8 @@ struct call {
 /* `came` holds a call's number above, and below how many helpers it has, and whether it takes no more. */
 #define CLOSED 0x80000000u
 #define OF_CALL(number) ((uint64_t)(number) << 32)
-/* How long a call waits for helpers to come: some thirtieth of the time that it takes alone. One that sleeps may be late,
-   or have been put on this thread's own core, where it cannot begin before this one pauses. */
+/* How long a call waits for helpers to come: some thirtieth of the time that it takes alone. One that sleeps may be
+   late, or have been put on this thread's own core, where it cannot begin before this one pauses. */
 #define SPINS_A_TOKEN 40
 /* How long a helper stays awake for the next call, a tenth of a millisecond. */
 #define SPINS_FOR_A_CALL 2000
@@ -36,7 +36,7 @@ struct embk_crew {
   _Atomic uint32_t finished; /* of the current call's helpers */
   _Atomic int dismissed;
   int size; /* of the largest team: those that were announced, and the owner */
-  int joined, asleep, holders; /* under the lock; holders: threads that were announced and have not left, and the owner */
+  int joined, asleep, holders; /* under the lock; holders: those announced that have not left, and the owner */
   struct call call;
 };
 
@@ -67,14 +67,15 @@ static void wait_for_call(struct embk_crew *crew, uint32_t seen) {
   }
   pthread_mutex_lock(&crew->lock);
   crew->asleep++;
-  while (atomic_load(&crew->calls) == seen && !atomic_load(&crew->dismissed)) pthread_cond_wait(&crew->work, &crew->lock);
+  while (atomic_load(&crew->calls) == seen && !atomic_load(&crew->dismissed))
+    pthread_cond_wait(&crew->work, &crew->lock);
   crew->asleep--;
   pthread_mutex_unlock(&crew->lock);
 }
 
 static int32_t take_part(const struct call *c, int rank) {
-  return embk_encode(c->model, c->batch, c->output_kind, c->output, c->output_bytes, c->workspace, c->workspace_bytes, rank,
-                     c->team);
+  return embk_encode(c->model, c->batch, c->output_kind, c->output, c->output_bytes, c->workspace, c->workspace_bytes,
+                     rank, c->team);
 }
 
 /* Takes part in a call, if it is still open. */
@@ -84,7 +85,7 @@ static void help(struct embk_crew *crew, uint32_t number) {
     if (came >> 32 != number || (came & CLOSED)) return;
   } while (!atomic_compare_exchange_weak(&crew->came, &came, came + 1));
   const uint32_t rank = (uint32_t)came + 1;
-  while (atomic_load_explicit(&crew->begun, memory_order_acquire) != number) spin_pause();
+  for (int turns = 0; atomic_load_explicit(&crew->begun, memory_order_acquire) != number; turns++) linger(turns);
   take_part(&crew->call, (int)rank);
   atomic_fetch_add_explicit(&crew->finished, 1, memory_order_release);
 }
@@ -143,9 +144,6 @@ int32_t embk_crew_encode(struct embk_crew *crew, const struct embk_model *model,
   const uint32_t helpers = gather(crew, SPINS_A_TOKEN * tokens);
   const int32_t status = take_part(&crew->call, 0);
   /* Until the last has left, it may still look at the workspace. */
-  for (int spins = 0; atomic_load_explicit(&crew->finished, memory_order_acquire) != helpers; spins++) {
-    spin_pause();
-    if (spins > SPINS) sched_yield();
-  }
+  for (int turns = 0; atomic_load_explicit(&crew->finished, memory_order_acquire) != helpers; turns++) linger(turns);
   return status;
 }

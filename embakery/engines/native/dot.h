@@ -13,13 +13,24 @@
 #ifndef EMBK_DOT_H
 #define EMBK_DOT_H
 
+#include "kernels.h"
 #include "lanes.h"
 
-#define TILE_ROWS 6
-#define PANEL_COLUMNS 64
-#define PANEL_VECTORS 4
+#define PANEL_VECTORS (PANEL_COLUMNS / LANES)
 #define NO_SUMS ((const int32_t *)0)
 #define NO_NEXT ((const int8_t *)0)
+
+/* Four values of a row, as one number to be broadcast. */
+INLINE int32_t dot_four(const uint8_t *a, size_t stride, int row, int group) {
+  int32_t four;
+  memcpy(&four, a + row * stride + 4 * (size_t)group, 4);
+  return four;
+}
+
+/* A vector of sums over unsigned values, as it would be over the signed ones. */
+INLINE i32x16 dot_signed(i32x16 sum, const int offset, const int32_t *sums) {
+  return offset ? i_add(sum, i_mul(i_load(sums), i_set(-offset))) : sum;
+}
 
 #if defined(EMBK_AVX512_VNNI)
 #include "dot_avx512_vnni.h"
@@ -33,6 +44,20 @@
 #include "dot_neon.h"
 #else
 #include "dot_scalar.h"
+#endif
+
+/* Where few registers make a tile come in parts: dot_part does PART_ROWS rows of one vector. */
+#ifdef PART_ROWS
+INLINE void dot_tile(const int rows, const int vectors, const int offset, const uint8_t *a, size_t stride,
+                     const int8_t *b, size_t pitch, int groups, const int8_t *next, const int32_t *sums,
+                     i32x16 acc[TILE_ROWS][PANEL_VECTORS]) {
+UNROLL_NOT
+  for (int v = 0; v < vectors; v++)
+UNROLL
+    for (int r = 0; r < rows; r += PART_ROWS)
+      dot_part(rows - r < PART_ROWS ? rows - r : PART_ROWS, offset, a + r * stride, stride, b + 64 * v, pitch, groups,
+               next ? next + 64 * v : next, sums ? sums + v * LANES : sums, &acc[r][v]);
+}
 #endif
 
 #endif

@@ -1,22 +1,20 @@
-/* Without VNNI: vpmaddubsw would saturate at 16 bits (255 * 127 * 2), so both sides are widened to 16 bits and go through
-   vpmaddwd, which is exact. A register then holds four columns, each as two sums, of the even and the odd pairs of k. */
+/* Without VNNI: vpmaddubsw would saturate at 16 bits (255 * 127 * 2), so both sides are widened to 16 bits and go
+   through vpmaddwd, which is exact. A register then holds four columns, each as two sums, of even and odd pairs of k. */
 
 #include <immintrin.h>
 
+#define PART_ROWS 3
+
 INLINE void dot_part(const int rows, const int offset, const uint8_t *a, size_t stride, const int8_t *b, size_t pitch,
                      int groups, const int8_t *next, const int32_t *sums, i32x16 *to) {
-  __m256i sum[3][4];
+  __m256i sum[PART_ROWS][4];
   for (int r = 0; r < rows; r++)
     for (int q = 0; q < 4; q++) sum[r][q] = _mm256_setzero_si256();
   for (int g = 0; g < groups; g++) {
     if (next) __builtin_prefetch(next + (size_t)g * pitch, 0, 2);
-    __m256i row[3];
+    __m256i row[PART_ROWS];
 UNROLL
-    for (int r = 0; r < rows; r++) {
-      int32_t four;
-      memcpy(&four, a + r * stride + 4 * (size_t)g, 4);
-      row[r] = _mm256_cvtepu8_epi16(_mm_set1_epi32(four));
-    }
+    for (int r = 0; r < rows; r++) row[r] = _mm256_cvtepu8_epi16(_mm_set1_epi32(dot_four(a, stride, r, g)));
 UNROLL
     for (int q = 0; q < 4; q++) {
       const int8_t *four_columns = b + (size_t)g * pitch + 16 * q;
@@ -32,19 +30,6 @@ UNROLL
     int32_t row[LANES];
     _mm256_storeu_si256((__m256i *)row, low);
     _mm256_storeu_si256((__m256i *)(row + 8), high);
-    i32x16 whole = i_load(row);
-    if (offset) whole = i_add(whole, i_mul(i_load(sums), i_set(-offset)));
-    to[r * PANEL_VECTORS] = whole;
+    to[r * PANEL_VECTORS] = dot_signed(i_load(row), offset, sums);
   }
-}
-
-INLINE void dot_tile(const int rows, const int vectors, const int offset, const uint8_t *a, size_t stride,
-                     const int8_t *b, size_t pitch, int groups, const int8_t *next, const int32_t *sums,
-                     i32x16 acc[TILE_ROWS][PANEL_VECTORS]) {
-UNROLL_NOT
-  for (int v = 0; v < vectors; v++)
-UNROLL
-    for (int r = 0; r < rows; r += 3)
-      dot_part(rows - r < 3 ? rows - r : 3, offset, a + r * stride, stride, b + 64 * v, pitch, groups,
-               next ? next + 64 * v : next, sums ? sums + v * LANES : sums, &acc[r][v]);
 }

@@ -1,5 +1,5 @@
-/* vpdpbusd on 512 bits: 64 products an instruction. Six rows by four vectors are 24 accumulators; four registers hold the
-   panel's values and the rest the broadcast activations. */
+/* vpdpbusd on 512 bits: 64 products an instruction. Six rows by four vectors are 24 accumulators; four registers hold
+   the panel's values and the rest the broadcast activations. */
 
 #include <immintrin.h>
 
@@ -9,7 +9,7 @@ INLINE void dot_tile(const int rows, const int vectors, const int offset, const 
   __m512i sum[TILE_ROWS][PANEL_VECTORS];
 UNROLL
   for (int v = 0; v < vectors; v++) {
-    i32x16 start = offset ? i_mul(i_load(sums + v * LANES), i_set(-offset)) : i_set(0);
+    i32x16 start = dot_signed(i_set(0), offset, sums + v * LANES);
 UNROLL
     for (int r = 0; r < rows; r++) sum[r][v] = (__m512i)start;
   }
@@ -23,9 +23,7 @@ UNROLL
     }
 UNROLL
     for (int r = 0; r < rows; r++) {
-      int32_t four;
-      memcpy(&four, a + r * stride + 4 * (size_t)g, 4);
-      __m512i row = _mm512_set1_epi32(four);
+      __m512i row = _mm512_set1_epi32(dot_four(a, stride, r, g));
 UNROLL
       for (int v = 0; v < vectors; v++) sum[r][v] = _mm512_dpbusd_epi32(sum[r][v], row, column[v]);
     }

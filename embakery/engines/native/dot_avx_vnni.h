@@ -20,9 +20,7 @@ UNROLL
     }
 UNROLL
     for (int r = 0; r < rows; r++) {
-      int32_t four;
-      memcpy(&four, a + r * stride + 4 * (size_t)g, 4);
-      __m256i row = _mm256_set1_epi32(four);
+      __m256i row = _mm256_set1_epi32(dot_four(a, stride, r, g));
 UNROLL
       for (int h = 0; h < 2 * vectors; h++) sum[r][h] = _mm256_dpbusd_avx_epi32(sum[r][h], row, column[h]);
     }

@@ -3,6 +3,8 @@
 
 #include <arm_neon.h>
 
+#define PART_ROWS TILE_ROWS
+
 INLINE void dot_part(const int rows, const int offset, const uint8_t *a, size_t stride, const int8_t *b, size_t pitch,
                      int groups, const int8_t *next, const int32_t *sums, i32x16 *to) {
   int32x4_t sum[TILE_ROWS][4], total[4];
@@ -26,9 +28,8 @@ UNROLL
     }
 UNROLL
     for (int r = 0; r < rows; r++) {
-      uint32_t four;
-      memcpy(&four, a + r * stride + 4 * (size_t)g, 4);
-      int8x16_t row = vreinterpretq_s8_u8(veorq_u8(vreinterpretq_u8_u32(vdupq_n_u32(four)), highest));
+      uint8x16_t four = vreinterpretq_u8_s32(vdupq_n_s32(dot_four(a, stride, r, g)));
+      int8x16_t row = vreinterpretq_s8_u8(veorq_u8(four, highest));
 UNROLL
       for (int q = 0; q < 4; q++) sum[r][q] = vdotq_s32(sum[r][q], column[q], row);
     }
@@ -39,13 +40,4 @@ UNROLL
     for (int q = 0; q < 4; q++) vst1q_s32(row + 4 * q, counts ? vmlaq_n_s32(sum[r][q], total[q], 128) : sum[r][q]);
     to[r * PANEL_VECTORS] = i_load(row);
   }
-}
-
-INLINE void dot_tile(const int rows, const int vectors, const int offset, const uint8_t *a, size_t stride,
-                     const int8_t *b, size_t pitch, int groups, const int8_t *next, const int32_t *sums,
-                     i32x16 acc[TILE_ROWS][PANEL_VECTORS]) {
-UNROLL_NOT
-  for (int v = 0; v < vectors; v++)
-    dot_part(rows, offset, a, stride, b + 64 * v, pitch, groups, next ? next + 64 * v : next,
-             sums ? sums + v * LANES : sums, &acc[0][v]);
 }

@@ -3,6 +3,8 @@
 
 #include <arm_neon.h>
 
+#define PART_ROWS TILE_ROWS
+
 INLINE int8x16_t dot_zip(int8x16_t a, int8x16_t b, const int upper) {
   int32x4_t x = vreinterpretq_s32_s8(a), y = vreinterpretq_s32_s8(b);
   return vreinterpretq_s8_s32(upper ? vzip2q_s32(x, y) : vzip1q_s32(x, y));
@@ -53,17 +55,6 @@ UNROLL
     int32_t row[LANES];
     for (int c = 0; c < 8; c++)
       vst1_s32(row + 2 * c, r % 2 ? vget_high_s32(sum[r / 2][c]) : vget_low_s32(sum[r / 2][c]));
-    i32x16 whole = i_load(row);
-    if (offset) whole = i_add(whole, i_mul(i_load(sums), i_set(-offset)));
-    to[r * PANEL_VECTORS] = whole;
+    to[r * PANEL_VECTORS] = dot_signed(i_load(row), offset, sums);
   }
-}
-
-INLINE void dot_tile(const int rows, const int vectors, const int offset, const uint8_t *a, size_t stride,
-                     const int8_t *b, size_t pitch, int groups, const int8_t *next, const int32_t *sums,
-                     i32x16 acc[TILE_ROWS][PANEL_VECTORS]) {
-UNROLL_NOT
-  for (int v = 0; v < vectors; v++)
-    dot_part(rows, offset, a, stride, b + 64 * v, pitch, groups, next ? next + 64 * v : next,
-             sums ? sums + v * LANES : sums, &acc[0][v]);
 }

@@ -10,9 +10,6 @@ INLINE void dot_tile(const int rows, const int vectors, const int offset, const 
       for (int column = 0; column < vectors * LANES; column++)
         for (int k = 0; k < 4; k++)
           row[column] += (int32_t)a[r * stride + 4 * (size_t)g + k] * b[(size_t)g * pitch + 4 * column + k];
-    for (int v = 0; v < vectors; v++) {
-      acc[r][v] = i_load(row + v * LANES);
-      if (offset) acc[r][v] = i_add(acc[r][v], i_mul(i_load(sums + v * LANES), i_set(-offset)));
-    }
+    for (int v = 0; v < vectors; v++) acc[r][v] = dot_signed(i_load(row + v * LANES), offset, sums + v * LANES);
   }
 }

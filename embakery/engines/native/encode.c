@@ -11,7 +11,7 @@
 /* Rows of a feed-forward layer at a time: their wide activations stay in the second-level cache. */
 #define FFN_ROWS 48
 
-enum stage { EMBEDDING, PROJECTION, ATTENTION, OUTPUT, FFN_UP, FFN_DOWN, ROUNDING, HEAD, STAGES };
+enum stage { EMBEDDING, PROJECTION, ATTENTION, OUTPUT, FFN_UP, FFN_DOWN, ROUNDING, HEAD };
 
 /* A workspace, cut up. Offsets in bytes; `own` parts are each thread's, `own_bytes` apart. */
 struct layout {
@@ -24,10 +24,14 @@ struct layout {
 };
 
 /* Heads whose columns fill whole panels are projected and attended to together, so that their queries, keys and values
-   need not leave the cache. */
-static int32_t group_heads(const struct embk_model *m) {
-  if (PANEL % m->head_size == 0) return PANEL / m->head_size;
-  return m->head_size % PANEL == 0 ? 1 : m->shape.heads;
+   need not leave the cache: so many heads and panels a group, so many groups. */
+struct grouping { int heads, panels, groups; };
+
+static struct grouping grouping_of(const struct embk_model *m) {
+  int heads = m->head_size % PANEL_COLUMNS == 0 ? 1 : m->shape.heads;
+  if (PANEL_COLUMNS % m->head_size == 0) heads = PANEL_COLUMNS / m->head_size;
+  const int panels = ROUND_UP(heads * m->head_size, PANEL_COLUMNS) / PANEL_COLUMNS;
+  return (struct grouping){heads, panels, ROUND_UP(m->shape.heads, heads) / heads};
 }
 
 static uint64_t place(uint64_t *end, uint64_t elements, uint64_t size) {
@@ -39,8 +43,8 @@ static uint64_t place(uint64_t *end, uint64_t elements, uint64_t size) {
 static struct layout lay_out(const struct embk_model *m, uint64_t tokens, uint64_t team) {
   struct layout l = {0};
   const uint64_t width = (uint64_t)m->width, middle = (uint64_t)m->middle;
-  const uint64_t group = ROUND_UP((uint64_t)group_heads(m) * (uint64_t)m->head_size, PANEL);
-  const uint64_t keys = ROUND_UP(tokens, PANEL), head = ROUND_UP((uint64_t)m->head_size, 16);
+  const uint64_t group = (uint64_t)grouping_of(m).panels * PANEL_COLUMNS;
+  const uint64_t keys = ROUND_UP(tokens, PANEL_COLUMNS), head = ROUND_UP((uint64_t)m->head_size, 16);
   uint64_t end = sizeof(struct team);
   l.x = place(&end, tokens * width, sizeof(float));
   l.y = place(&end, tokens * width, sizeof(float));
@@ -65,11 +69,11 @@ static struct layout lay_out(const struct embk_model *m, uint64_t tokens, uint64
   l.key_sums = place(&end, keys, sizeof(int32_t));
   l.value_scale = place(&end, keys, sizeof(float));
   l.value_inverse = place(&end, keys, sizeof(float));
-  l.scores = place(&end, keys * 6, sizeof(float));
-  l.shares = place(&end, keys * 6, 1);
-  l.queries = place(&end, head * 6, 1);
-  l.vector = place(&end, ROUND_UP((uint64_t)m->widest, PANEL), sizeof(float));
-  l.other_vector = place(&end, ROUND_UP((uint64_t)m->widest, PANEL), sizeof(float));
+  l.scores = place(&end, keys * TILE_ROWS, sizeof(float));
+  l.shares = place(&end, keys * TILE_ROWS, 1);
+  l.queries = place(&end, head * TILE_ROWS, 1);
+  l.vector = place(&end, ROUND_UP((uint64_t)m->widest, PANEL_COLUMNS), sizeof(float));
+  l.other_vector = place(&end, ROUND_UP((uint64_t)m->widest, PANEL_COLUMNS), sizeof(float));
   l.own_bytes = end;
   l.total = l.own + end * team;
   return l;
@@ -94,7 +98,7 @@ static struct worker new_worker(const struct embk_model *m, const struct embk_ba
                                 const struct layout *l, int rank, int team) {
   unsigned char *own = base + l->own + l->own_bytes * (uint64_t)rank;
   const size_t width = (size_t)m->width, middle = (size_t)m->middle;
-  const size_t group = ROUND_UP((size_t)group_heads(m) * (size_t)m->head_size, PANEL);
+  const size_t group = (size_t)grouping_of(m).panels * PANEL_COLUMNS;
   struct worker w = {0};
   w.model = m;
   w.kernels = m->kernels;
@@ -105,7 +109,8 @@ static struct worker new_worker(const struct embk_model *m, const struct embk_ba
   w.planes = (struct rows8){base + l->planes, 2 * width, (float *)(base + l->step), (float *)(base + l->low),
                             (float *)(base + l->coarse_low)};
   w.wide = (struct rows){(float *)(base + l->wide), middle};
-  w.wide_loud = (struct rows8){base + l->wide_values, middle, (float *)(base + l->loud_step), (float *)(base + l->loud_low), 0};
+  w.wide_loud = (struct rows8){base + l->wide_values, middle, (float *)(base + l->loud_step),
+                               (float *)(base + l->loud_low), 0};
   w.wide_rest = (struct rows8){base + l->wide_values + m->shape.loud, middle, (float *)(base + l->wide_step),
                                (float *)(base + l->wide_low), 0};
   w.query = (struct rows){(float *)(own + l->query), group};
@@ -169,13 +174,30 @@ static void norm_rows(struct worker *w, struct rows x, const struct norm *norm, 
   (fine ? w->kernels->quantize_fine : w->kernels->quantize)(rows, last - first, m->width, planes);
 }
 
-static const int8_t *panel_of(const struct matrix *m, int panel) {
-  return m->tiles + (size_t)panel * (size_t)m->groups * 4 * PANEL;
+/* The panel with which this thread begins a product that the team shares. */
+static const int8_t *first_panel(const struct worker *w, const struct matrix *m) {
+  return panel_at(m, share_of(&w->member, m->panels).first);
 }
 
-static void project(struct worker *w, const struct matrix *matrix, int fine, int first_panel, int last_panel, struct rows to, const int8_t *next) {
+/* And with which it begins a layer. */
+static const int8_t *first_query_panel(const struct worker *w, const struct layer *layer) {
+  const struct grouping g = grouping_of(w->model);
+  return panel_at(&layer->query, share_of(&w->member, g.groups).first * g.panels);
+}
+
+/* This thread's part of a product: its panels, written to their own columns of y. */
+static struct product shared_product(const struct worker *w, struct rows8 x, const struct matrix *m, struct rows y,
+                                     int rows, const int8_t *next) {
+  const struct share panels = share_of(&w->member, m->panels);
+  y.values += (size_t)panels.first * PANEL_COLUMNS;
+  return (struct product){.x = x, .matrix = m, .y = y, .rows = rows,
+                          .first_panel = panels.first, .last_panel = panels.last, .next = next};
+}
+
+static void project(struct worker *w, const struct matrix *matrix, int fine, struct share panels, struct rows to,
+                    const int8_t *next) {
   struct product p = {.x = w->planes, .matrix = matrix, .y = to, .rows = w->batch->tokens,
-                      .first_panel = first_panel, .last_panel = last_panel, .next = next};
+                      .first_panel = panels.first, .last_panel = panels.last, .next = next};
   if (fine)
     p.x.stride /= 2;
   else
@@ -203,19 +225,20 @@ static void attend_to_texts(struct worker *w, int head, int column) {
 
 static void attention_block(struct worker *w, const struct layer *layer) {
   const struct embk_model *m = w->model;
-  const int heads = group_heads(m), groups = ROUND_UP(m->shape.heads, heads) / heads;
-  const int panels = ROUND_UP(heads * m->head_size, PANEL) / PANEL;
-  const struct share mine = share_of(&w->member, groups), outputs = share_of(&w->member, layer->output.panels);
+  const struct grouping g = grouping_of(m);
+  const struct share mine = share_of(&w->member, g.groups);
   for (int group = mine.first; group < mine.last; group++) {
-    const int first = group * panels, last = first + panels < layer->query.panels ? first + panels : layer->query.panels;
+    struct share panels = {group * g.panels, (group + 1) * g.panels};
+    if (panels.last > layer->query.panels) panels.last = layer->query.panels;
+    const int8_t *next = first_panel(w, &layer->output);
+    if (group + 1 < mine.last) next = panel_at(&layer->query, panels.last);
     uint64_t started = stage_start();
-    project(w, &layer->query, 0, first, last, w->query, panel_of(&layer->key, first));
-    project(w, &layer->key, 0, first, last, w->key, panel_of(&layer->value, first));
-    project(w, &layer->value, 1, first, last, w->value,
-            group + 1 < mine.last ? panel_of(&layer->query, last) : panel_of(&layer->output, outputs.first));
+    project(w, &layer->query, 0, panels, w->query, panel_at(&layer->key, panels.first));
+    project(w, &layer->key, 0, panels, w->key, panel_at(&layer->value, panels.first));
+    project(w, &layer->value, 1, panels, w->value, next);
     started = stage_end(&w->member, PROJECTION, started);
-    for (int i = 0; i < heads && group * heads + i < m->shape.heads; i++)
-      attend_to_texts(w, group * heads + i, i * m->head_size);
+    for (int i = 0; i < g.heads && group * g.heads + i < m->shape.heads; i++)
+      attend_to_texts(w, group * g.heads + i, i * m->head_size);
     stage_end(&w->member, ATTENTION, started);
   }
 }
@@ -227,12 +250,9 @@ static void output_block(struct worker *w, const struct layer *layer, const stru
                        rows8_from(w->planes, rows.first));
   started = stage_end(&w->member, ROUNDING, started);
   meet(&w->member);
-  const struct share panels = share_of(&w->member, layer->output.panels);
-  struct product p = {.x = w->planes, .matrix = &layer->output, .y = w->y, .residual = w->x,
-                      .residual_scale = before->residual, .rows = w->batch->tokens,
-                      .first_panel = panels.first, .last_panel = panels.last,
-                      .next = panel_of(&layer->up, share_of(&w->member, layer->up.panels).first)};
-  p.y.values += (size_t)panels.first * PANEL;
+  struct product p = shared_product(w, w->planes, &layer->output, w->y, w->batch->tokens, first_panel(w, &layer->up));
+  p.residual = w->x;
+  p.residual_scale = before->residual;
   w->kernels->multiply(&p, RESIDUAL);
   started = stage_end(&w->member, OUTPUT, started);
   meet(&w->member);
@@ -241,15 +261,12 @@ static void output_block(struct worker *w, const struct layer *layer, const stru
 }
 
 static void feed_forward_up(struct worker *w, const struct layer *layer, int first, int rows) {
-  const struct share panels = share_of(&w->member, layer->up.panels);
   const int is_gelu = w->model->shape.activation == EMBK_GELU;
-  struct product p = {.x = rows8_from(w->planes, first), .matrix = &layer->up, .y = w->wide, .rows = rows,
-                      .first_panel = panels.first, .last_panel = panels.last,
-                      .next = panel_of(&layer->down, share_of(&w->member, layer->down.panels).first)};
-  p.y.values += (size_t)panels.first * PANEL;
+  const struct rows8 x = rows8_from(w->planes, first);
+  const struct product p = shared_product(w, x, &layer->up, w->wide, rows, first_panel(w, &layer->down));
   w->kernels->multiply(&p, is_gelu ? GELU : PLAIN);
   if (!is_gelu)
-    w->kernels->activate(w->model->shape.activation, p.y, rows, (panels.last - panels.first) * PANEL);
+    w->kernels->activate(w->model->shape.activation, p.y, rows, (p.last_panel - p.first_panel) * PANEL_COLUMNS);
 }
 
 static void round_wide(struct worker *w, int rows) {
@@ -262,11 +279,9 @@ static void round_wide(struct worker *w, int rows) {
 }
 
 static void feed_forward_down(struct worker *w, const struct layer *layer, int first, int rows, const int8_t *next) {
-  const struct share panels = share_of(&w->member, layer->down.panels);
-  struct product p = {.matrix = &layer->down, .x = w->wide_rest, .y = rows_from(w->y, first),
-                      .residual = rows_from(w->x, first), .residual_scale = layer->attention_norm.residual,
-                      .rows = rows, .first_panel = panels.first, .last_panel = panels.last, .next = next};
-  p.y.values += (size_t)panels.first * PANEL;
+  struct product p = shared_product(w, w->wide_rest, &layer->down, rows_from(w->y, first), rows, next);
+  p.residual = rows_from(w->x, first);
+  p.residual_scale = layer->attention_norm.residual;
   w->kernels->multiply(&p, RESIDUAL);
   if (!w->model->shape.loud) return;
   p.matrix = &layer->loud;
@@ -284,8 +299,7 @@ static void feed_forward_block(struct worker *w, const struct layer *layer, cons
     round_wide(w, rows);
     started = stage_end(&w->member, ROUNDING, started);
     meet(&w->member);
-    const int8_t *next = left > FFN_ROWS ? panel_of(&layer->up, share_of(&w->member, layer->up.panels).first) : after;
-    feed_forward_down(w, layer, first, rows, next);
+    feed_forward_down(w, layer, first, rows, left > FFN_ROWS ? first_panel(w, &layer->up) : after);
     started = stage_end(&w->member, FFN_DOWN, started);
     meet(&w->member);
     const struct share mine = share_of(&w->member, rows);
@@ -316,12 +330,7 @@ static void encode_tokens(struct worker *w) {
     output_block(w, layer, before);
     meet(&w->member);
     swap_rows(w);
-    const int8_t *after = 0;
-    if (i + 1 < m->shape.layers) {
-      const int heads = group_heads(m), groups = ROUND_UP(m->shape.heads, heads) / heads;
-      after = panel_of(&layer[1].query, share_of(&w->member, groups).first * (ROUND_UP(heads * m->head_size, PANEL) / PANEL));
-    }
-    feed_forward_block(w, layer, after);
+    feed_forward_block(w, layer, i + 1 < m->shape.layers ? first_query_panel(w, layer + 1) : 0);
     meet(&w->member);
     swap_rows(w);
     before = &layer->ffn_norm;
@@ -351,7 +360,7 @@ static void write_sentences(struct worker *w, float *output) {
   const struct share mine = share_of(&w->member, w->batch->texts);
   for (int text = 0, token = 0; text < w->batch->texts; token += w->batch->lengths[text++]) {
     if (text < mine.first || text >= mine.last) continue;
-    memset(w->vector, 0, sizeof(float) * ROUND_UP((size_t)m->widest, PANEL));
+    memset(w->vector, 0, sizeof(float) * ROUND_UP((size_t)m->widest, PANEL_COLUMNS));
     for (int i = 0; i < m->shape.poolings; i++)
       w->kernels->pool((enum embk_pooling)m->shape.pooling[i], rows_from(w->x, token), w->batch->lengths[text],
                        m->shape.hidden, w->vector + (size_t)i * (size_t)m->shape.hidden);

@@ -88,19 +88,18 @@ class _Runner:
         self._model = Model(self._library, Pack.open(pack), self.isa)
         if threads is not None and threads < 1:
             raise ConfigurationError(f"{threads} threads cannot encode: give at least 1")
-        self._threads = min(threads or len(_usable_cores()), MOST_THREADS)
+        self._threads = min(threads or _usable_cores(), MOST_THREADS)
         self._chunk_tokens = chunk_tokens
         self._free: list[Workspace] = []
         self._closed = False
-        self._pool: ThreadPoolExecutor | None = None
-        self._crew: Crew | None = None
-        self._after_fork()
+        self.begin_without_threads()
         os.register_at_fork(after_in_child=functools.partial(_after_fork, weakref.ref(self)))
 
-    def _after_fork(self) -> None:
-        """Begin without threads: a forked process has none of its parent's, and its locks may be held by nobody."""
+    def begin_without_threads(self) -> None:
+        """Also in a forked process: it has none of its parent's threads, and held locks are held by nobody there."""
         self._team, self._starting = threading.Lock(), threading.Lock()
-        self._pool = self._crew = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._crew: Crew | None = None
 
     @property
     def tells_types(self) -> bool:
@@ -189,7 +188,7 @@ class _Runner:
 def _after_fork(runner: weakref.ref[_Runner]) -> None:
     alive = runner()
     if alive is not None:
-        alive._after_fork()
+        alive.begin_without_threads()
 
 
 def packed_chunks(lengths: Sequence[int], chunk_tokens: int, threads: int) -> Iterator[list[int]]:
@@ -219,7 +218,5 @@ def _room(left: int, chunk_tokens: int, threads: int, smallest: int) -> int:
     return max(smallest, min(chunk_tokens, left // (2 * threads) + 1))
 
 
-def _usable_cores() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

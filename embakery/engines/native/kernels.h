@@ -9,6 +9,13 @@
 
 #include "embakery.h"
 
+/* The dot product's panels, and with them the width of every row of activations; the rows of its tiles; the widest head. */
+#define PANEL_COLUMNS 64
+#define TILE_ROWS 6
+#define MOST_HEAD_SIZE 512
+
+#define ROUND_UP(n, to) (((n) + (to) - 1) / (to) * (to))
+
 /* A product's constant side: int8 [panels][groups][64][4]; rows of float and int for each of 64 * panels columns. */
 struct matrix {
   const int8_t *tiles;
@@ -16,6 +23,10 @@ struct matrix {
   const int32_t *sums;
   int32_t groups, panels;
 };
+
+static inline const int8_t *panel_at(const struct matrix *m, int panel) {
+  return m->tiles + (size_t)panel * (size_t)m->groups * 4 * PANEL_COLUMNS;
+}
 
 struct norm {
   const float *gain, *bias;
@@ -68,9 +79,9 @@ struct attention {
     float *key_scale;  /* each of tokens, up to a multiple of 64; so are the next three */
     int32_t *key_sums;
     float *value_scale, *value_inverse;
-    float *scores;     /* 6 rows of as many */
+    float *scores;     /* TILE_ROWS rows of as many */
     uint8_t *shares;   /* the same */
-    uint8_t *queries;  /* 6 rows of head_size up to a multiple of 16 */
+    uint8_t *queries;  /* TILE_ROWS rows of head_size up to a multiple of 16 */
   } scratch;
 };
 
@@ -102,7 +113,5 @@ struct kernels {
 
 /* This build's tables, best first, ended by null. */
 extern const struct kernels *const embk_kernels[];
-
-#define ROUND_UP(n, to) (((n) + (to) - 1) / (to) * (to))
 
 #endif

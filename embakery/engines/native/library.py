@@ -143,7 +143,6 @@ class Model:
         self._pack = pack  # mapped as long as the model is open
         self.tells_types = plan.tells_types
         self.hidden = int(plan.shape.hidden)
-        self.positions = int(plan.shape.positions)
         self.dimension = int(self._calls.embk_dimension(handle))
 
     def workspace(self, tokens: int, team: int) -> Workspace:
@@ -178,12 +177,11 @@ class Crew:
     """
 
     def __init__(self, library: Library, threads: int) -> None:
-        self.process = os.getpid()
         self._calls = library.calls
         self._handle = library.calls.embk_crew_new(threads)
         if self._handle is None:
             raise ConfigurationError(f"{threads + 1} threads cannot share a text")
-        self.dismiss = weakref.finalize(self, _dismiss, self._calls, self._handle, self.process)
+        self.dismiss = weakref.finalize(self, _dismiss, self._calls, self._handle, os.getpid())
         self.dismiss.atexit = False  # threads that sleep in the library end with the process
         for _ in range(threads):
             join = threading.Thread(target=self._calls.embk_crew_join, args=(self._handle,), name="encode-crew")

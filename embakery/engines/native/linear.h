@@ -38,10 +38,6 @@ UNROLL
   }
 }
 
-INLINE const int8_t *panel_at(const struct matrix *m, int panel) {
-  return m->tiles + (size_t)panel * m->groups * 4 * PANEL_COLUMNS;
-}
-
 INLINE void multiply_tile(const enum epilogue epilogue, const int rows, const struct product *p, int row, int panel,
                           const int8_t *next) {
   const struct matrix *m = p->matrix;

@@ -34,19 +34,19 @@ static const void *take(struct reader *r, int64_t rows, int64_t columns, int siz
 }
 
 static const float *take_row(struct reader *r, int64_t columns) {
-  return take(r, 1, ROUND_UP(columns, PANEL), sizeof(float));
+  return take(r, 1, ROUND_UP(columns, PANEL_COLUMNS), sizeof(float));
 }
 
 static struct matrix take_matrix(struct reader *r, int64_t inputs, int64_t outputs) {
   struct matrix m = {0};
   const int64_t present = inputs ? outputs : 0;
   m.groups = (int32_t)(ROUND_UP(inputs, 4) / 4);
-  m.panels = (int32_t)(ROUND_UP(present, PANEL) / PANEL);
-  m.tiles = take(r, m.panels, (int64_t)m.groups * 4 * PANEL, 1);
-  m.scale = take(r, m.panels, PANEL, sizeof(float));
-  m.offset = take(r, m.panels, PANEL, sizeof(float));
-  m.sums = take(r, m.panels, PANEL, sizeof(int32_t));
-  m.bias = take(r, m.panels, PANEL, sizeof(float));
+  m.panels = (int32_t)(ROUND_UP(present, PANEL_COLUMNS) / PANEL_COLUMNS);
+  m.tiles = take(r, m.panels, (int64_t)m.groups * 4 * PANEL_COLUMNS, 1);
+  m.scale = take(r, m.panels, PANEL_COLUMNS, sizeof(float));
+  m.offset = take(r, m.panels, PANEL_COLUMNS, sizeof(float));
+  m.sums = take(r, m.panels, PANEL_COLUMNS, sizeof(int32_t));
+  m.bias = take(r, m.panels, PANEL_COLUMNS, sizeof(float));
   return m;
 }
 
@@ -96,8 +96,9 @@ static int check_head(const struct embk_shape *s) {
 
 static int check_shape(const struct embk_shape *s) {
   return within(s->layers, 1, 512) && within(s->hidden, 1, 8192) && within(s->heads, 1, s->hidden) &&
-         s->hidden % s->heads == 0 && s->hidden / s->heads <= MOST_HEAD && within(s->intermediate, 1, MOST_INPUTS) &&
-         within(s->loud, 0, s->intermediate - 1) && s->loud % PANEL == 0 &&
+         s->hidden % s->heads == 0 && s->hidden / s->heads <= MOST_HEAD_SIZE &&
+         within(s->intermediate, 1, MOST_INPUTS) &&
+         within(s->loud, 0, s->intermediate - 1) && s->loud % PANEL_COLUMNS == 0 &&
          within(s->activation, EMBK_IDENTITY, EMBK_SIGMOID) && within(s->vocabulary, 1, 1 << 25) &&
          within(s->positions, 1, MOST_INPUTS) && within(s->token_types, 0, 1 << 16) &&
          within(s->pad_token, -1, s->vocabulary - 1) && within(s->farthest, 0, 1 << 16) && check_head(s);
@@ -125,8 +126,8 @@ static int check_head_tensors(const struct reader *r, const struct embk_shape *s
 static int read_model(struct embk_model *m, struct reader *r) {
   const struct embk_shape *s = &m->shape;
   m->pack = r->pack;
-  m->width = ROUND_UP(s->hidden, PANEL);
-  m->middle = ROUND_UP(s->intermediate, PANEL);
+  m->width = ROUND_UP(s->hidden, PANEL_COLUMNS);
+  m->middle = ROUND_UP(s->intermediate, PANEL_COLUMNS);
   m->head_size = s->hidden / s->heads;
   m->dimension = m->widest = s->hidden * s->poolings;
   for (int i = 0; i < s->steps; i++) {

@@ -5,11 +5,8 @@
 
 #include "kernels.h"
 
-/* The dot product's panels, and with them the width of every row of activations. */
-#define PANEL 64
 /* Of a matrix, and tokens of a text: the integer sums stay within 32 bits, 255 * 127 * 65536 < 2^31. */
 #define MOST_INPUTS 65536
-#define MOST_HEAD 512
 
 struct layer {
   struct matrix query, key, value, output;

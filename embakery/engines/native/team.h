@@ -38,6 +38,12 @@ static inline void spin_pause(void) {
 #endif
 }
 
+/* One turn of waiting. */
+static inline void linger(int turns) {
+  spin_pause();
+  if (turns > SPINS) sched_yield();
+}
+
 static inline void meet(const struct member *m) {
   if (m->size == 1) return;
   const uint32_t round = atomic_load_explicit(&m->team->round, memory_order_acquire);
@@ -46,10 +52,7 @@ static inline void meet(const struct member *m) {
     atomic_store_explicit(&m->team->round, round + 1, memory_order_release);
     return;
   }
-  for (int spins = 0; atomic_load_explicit(&m->team->round, memory_order_acquire) == round; spins++) {
-    spin_pause();
-    if (spins > SPINS) sched_yield();
-  }
+  for (int turns = 0; atomic_load_explicit(&m->team->round, memory_order_acquire) == round; turns++) linger(turns);
 }
 
 #ifdef EMBK_PROFILE
