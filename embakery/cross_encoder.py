@@ -14,7 +14,7 @@ from embakery.errors import ArtifactError, ConfigurationError, EncodingError, In
 from embakery.golden import golden_error, matches_golden
 from embakery.pairs import TokenizedPair
 from embakery.rerank import score_in_rounds
-from embakery.rounds import Deadline
+from embakery.rounds import ROUND_TOKENS, Deadline, Pace
 from embakery.texts import TextLimits, check_text
 from embakery.vectors import Vectors
 
@@ -25,11 +25,19 @@ PairNames = Callable[[int], tuple[str, str]]
 class CrossEncoder:
     """A baked cross-encoder, ready to score pairs. Safe to use from several threads."""
 
-    def __init__(self, artifact: Artifact, scorer: PairScorer, *, limits: TextLimits | None = None) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        scorer: PairScorer,
+        *,
+        limits: TextLimits | None = None,
+        round_tokens: int = ROUND_TOKENS,
+    ) -> None:
         self.manifest = artifact.manifest.served_by(scorer.name)
         self.certificate = artifact.certificate()
         self.limits = limits or TextLimits()
         self._scorer = scorer
+        self._pace = Pace(round_tokens)
         self._tokenizer = artifact.pair_tokenizer()
         golden = _golden_pairs(artifact, scorer.name)
         self.golden_matches = matches_golden(scorer.score(golden.ids, golden.types), golden, self.manifest)
@@ -47,12 +55,19 @@ class CrossEncoder:
 
     @classmethod
     def open(
-        cls, artifact: Artifact, *, engine: str = "auto", threads: int | None = None, limits: TextLimits | None = None
+        cls,
+        artifact: Artifact,
+        *,
+        engine: str = "auto",
+        threads: int | None = None,
+        limits: TextLimits | None = None,
+        round_tokens: int = ROUND_TOKENS,
     ) -> CrossEncoder:
         """Open a checked artifact. Raises ArtifactError if it is not a cross-encoder's."""
         if artifact.manifest.kind != "cross-encoder":
             raise ArtifactError(f"{artifact.path}: holds an encoder, not a cross-encoder; Embedder.load opens it")
-        return cls(artifact, open_pair_scorer(artifact, engine, threads), limits=limits)
+        scorer = open_pair_scorer(artifact, engine, threads)
+        return cls(artifact, scorer, limits=limits, round_tokens=round_tokens)
 
     def require_golden(self) -> None:
         """Raise GoldenMismatchError unless this machine computes the bake's bits: call before writing anything."""
@@ -86,7 +101,7 @@ class CrossEncoder:
         def score(batch: list[int]) -> list[float]:
             return [float(row[0]) for row in self._score([pairs[index] for index in batch])]
 
-        return score_in_rounds([len(pair.ids) for pair in pairs], score, deadline)
+        return score_in_rounds([len(pair.ids) for pair in pairs], score, self._pace, deadline)
 
     def close(self) -> None:
         """Free the engine."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from embakery.artifact import Artifact
+from embakery.batches import batches
 from embakery.cache import CacheCounts, Key, VectorCache
 from embakery.cross_encoder import BakedReranker, CrossEncoder
 from embakery.engines import Engine, open_engine
@@ -22,9 +23,11 @@ from embakery.errors import (
 )
 from embakery.golden import golden_error, matches_golden
 from embakery.rerank import RERANK_METHODS, Ranked, check_top_n, late_interaction_scores, rank, score_in_rounds
-from embakery.rounds import Deadline, rounds
+from embakery.rounds import ROUND_TOKENS, Deadline, Pace
 from embakery.texts import TextLimits, TextTokenizer, TokenIds, TokenizedText, Truncate, check_text
 from embakery.vectors import Vector, Vectors, check_dimensions, check_vectors, cut_dimensions
+
+_TOKENIZED_CHARACTERS = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,14 @@ class Embedder:
         engine: Engine,
         *,
         limits: TextLimits | None = None,
+        round_tokens: int = ROUND_TOKENS,
         open_cross_encoder: Callable[[Artifact], CrossEncoder] = CrossEncoder.open,
     ) -> None:
         self.manifest = artifact.manifest.served_by(engine.name)
         self.certificate = artifact.certificate()
         self.engine = engine
         self.limits = limits or TextLimits()
+        self._pace = Pace(round_tokens)
         self._tokenizer: TextTokenizer = artifact.tokenizer()
         self.reranker = None if artifact.reranker is None else BakedReranker(artifact.reranker, open_cross_encoder)
         golden = artifact.golden(engine.name)
@@ -75,18 +80,28 @@ class Embedder:
 
     @classmethod
     def load(
-        cls, path: Path | str, *, engine: str = "auto", threads: int | None = None, limits: TextLimits | None = None
+        cls,
+        path: Path | str,
+        *,
+        engine: str = "auto",
+        threads: int | None = None,
+        limits: TextLimits | None = None,
+        round_tokens: int = ROUND_TOKENS,
     ) -> Embedder:
         """Check and open an artifact.
 
-        engine: `auto`, `native` or `onnx`. threads: all cores if None.
+        engine: `auto`, `native` or `onnx`. threads: all cores if None. round_tokens: the most that is worked on at a
+        time, which bounds the memory; it changes no bit.
         Raises ArtifactError naming the file at fault, ConfigurationError for an engine that cannot be had.
         """
         artifact = Artifact.load(path)
         if artifact.manifest.kind != "encoder":
             raise ArtifactError(f"{artifact.path}: holds a cross-encoder, not an encoder; CrossEncoder.load opens it")
-        opener = functools.partial(CrossEncoder.open, engine=engine, threads=threads, limits=limits)
-        return cls(artifact, open_engine(artifact, engine, threads), limits=limits, open_cross_encoder=opener)
+        opener = functools.partial(
+            CrossEncoder.open, engine=engine, threads=threads, limits=limits, round_tokens=round_tokens
+        )
+        opened = open_engine(artifact, engine, threads)
+        return cls(artifact, opened, limits=limits, round_tokens=round_tokens, open_cross_encoder=opener)
 
     def require_golden(self) -> None:
         """Raise GoldenMismatchError unless this machine computes the bake's bits: call before writing anything."""
@@ -197,7 +212,7 @@ class Embedder:
             return late_interaction_scores(asked, query_vectors, items, vectors)
 
         # Token vectors are large, 400 KB for a long text: never those of all documents at once.
-        return score_in_rounds([len(item.ids) for item in candidates], score, deadline)
+        return score_in_rounds([len(item.ids) for item in candidates], score, self._pace, deadline)
 
     def tokenize(self, text: str, *, input_type: str = "document") -> TokenizedText:
         """Tokenize one text as `embed` does. Raises InvalidRequestError."""
@@ -216,7 +231,12 @@ class Embedder:
         """Tokenize what can be; errors stand in the others' places, with an empty field: callers know the names."""
         checked = [self._check(text) for text in texts]
         good = [text for text in checked if isinstance(text, str)]
-        tokenized = iter(self._tokenizer.tokenize(good, input_type=input_type, truncate=truncate))
+        # Some at a time: an encoding takes some hundred bytes a token until it is cut to what the model takes.
+        tokenized = (
+            item
+            for portion in batches(good, size=len, max_items=len(good), max_bytes=_TOKENIZED_CHARACTERS)
+            for item in self._tokenizer.tokenize(portion, input_type=input_type, truncate=truncate)
+        )
         return [next(tokenized) if isinstance(text, str) else text for text in checked]
 
     def _all_tokenized(
@@ -253,13 +273,12 @@ class Embedder:
     def _encode(
         self, missing: Sequence[TokenIds], deadline: Deadline | None
     ) -> Iterator[dict[TokenIds, Vector | EmbakeryError]]:
-        for number, indices in enumerate(rounds([len(ids) for ids in missing])):
+        done = 0
+        for indices in self._pace.rounds([len(ids) for ids in missing], deadline):
             batch = [missing[index] for index in indices]
-            # The first round always runs: a batch that is handed back again and again must still get somewhere.
-            if number > 0 and deadline is not None and deadline.is_near():
-                yield dict.fromkeys(batch, DeadlineExceededError("no time left to encode"))
-            else:
-                yield dict(zip(batch, self._encode_round(batch), strict=True))
+            yield dict(zip(batch, self._encode_round(batch), strict=True))
+            done += len(batch)
+        yield dict.fromkeys(missing[done:], DeadlineExceededError("no time left to encode"))
 
     def _encode_round(self, batch: Sequence[TokenIds]) -> list[Vector | EmbakeryError]:
         try:

@@ -3,11 +3,13 @@
     EmbakeryError
     ├── InvalidRequestError      the caller: mend the request, do not retry it as it is
     │   ├── RequestTooLargeError   the caller: send less
-    │   └── NotFoundError          the caller: ask for what there is
+    │   ├── NotFoundError          the caller: ask for what there is
+    │   └── PoisonError            the caller, and us: the item ends the process that takes it up
     ├── UnavailableError         nobody: retry later
     │   ├── CacheUnavailableError  nobody: requests go on without the cache
     │   ├── StoreUnavailableError  nobody: the message comes back
-    │   └── DeadlineExceededError  nobody: time ran out, the message comes back
+    │   ├── DeadlineExceededError  nobody: time ran out, the message comes back
+    │   └── BehindFailureError     nobody: the message comes back, after the one before it in its group
     ├── EncodingError            us: the engine gave a vector that must not leave
     ├── ConfigurationError       the operator: mend a setting
     └── ArtifactError            whoever baked or deployed the artifact
@@ -54,6 +56,12 @@ class NotFoundError(InvalidRequestError):
     code = "not_found"
 
 
+class PoisonError(InvalidRequestError):
+    """An item that was being worked on each time that its process was killed: it is not tried again."""
+
+    code = "poison"
+
+
 class UnavailableError(EmbakeryError):
     """Passing trouble: retry later."""
 
@@ -76,6 +84,12 @@ class DeadlineExceededError(UnavailableError):
     """The function's time was nearly up before this item's turn came."""
 
     code = "deadline"
+
+
+class BehindFailureError(UnavailableError):
+    """A message of a FIFO group that must come after one that failed."""
+
+    code = "behind_failure"
 
 
 class EncodingError(EmbakeryError):

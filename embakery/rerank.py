@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embakery.errors import DeadlineExceededError, EncodingError, InvalidRequestError
-from embakery.rounds import Deadline, rounds
+from embakery.rounds import Deadline, Pace
 from embakery.texts import TokenizedText
 from embakery.vectors import Vectors
 
@@ -42,18 +42,17 @@ def late_interaction_scores(
 
 
 def score_in_rounds(
-    lengths: Sequence[int], score: Callable[[list[int]], list[float]], deadline: Deadline | None
+    lengths: Sequence[int], score: Callable[[list[int]], list[float]], pace: Pace, deadline: Deadline | None
 ) -> list[float]:
     """Score candidates of so many tokens each, some at a time, given by index.
 
     Raises DeadlineExceededError when time runs out between rounds: half a ranking is none.
     """
-    scores = [0.0] * len(lengths)
-    for number, batch in enumerate(rounds(lengths)):
-        if number > 0 and deadline is not None and deadline.is_near():
-            raise DeadlineExceededError("no time left to rerank")
-        for index, value in zip(batch, score(batch), strict=True):
-            scores[index] = value
+    scores: list[float] = []
+    for batch in pace.rounds(lengths, deadline):
+        scores += score(batch)
+    if len(scores) < len(lengths):
+        raise DeadlineExceededError("no time left to rerank")
     return scores
 
 

@@ -1,263 +1,216 @@
 """The queue worker's use case: messages in, results written, and which messages must come again.
 
-    requests = parse(messages)
-    embedded = embed every document of every message together
-    write    = one write for each destination
-    failed   = messages of which any item failed
+    fresh messages       all together: one embedding of every document, one write for each destination
+    what came before     alone, unit by unit, smallest first, each message settled as soon as it is done
 
 An item that fails leaves its neighbours, in its message and in others, alone: they are written. Its message is reported
-as failed, comes again and ends in the dead-letter queue; writing the neighbours again does nothing.
+as failed, comes again, and is sent to the dead-letter queue once nothing in it can succeed any more; writing its
+neighbours again does nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from embakery.cache import VectorCache
-from embakery.embed import EmbedCounts, Embedded, Embedder
+from embakery.delivery import Failure, Failures, Received, SourceQueue
 from embakery.errors import (
     ConfigurationError,
     DeadlineExceededError,
-    EmbakeryError,
     InvalidRequestError,
-    StoreUnavailableError,
+    PoisonError,
+    UnavailableError,
 )
-from embakery.messages import Document, EmbedMessage, Message, Rejected, RerankMessage, RerankQuery, parse_message
-from embakery.results import EmbeddingResult, RankedDocument, RerankResult, Result, ResultStore, WriteOutcome
+from embakery.isolation import DONE, SPLIT, Marks, NoTrail, Span, Trail, has_suspects
+from embakery.opened import Opened, Opener, SourcePolicy
 from embakery.rounds import Deadline
-
-Value = TypeVar("Value")
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message as the queue gave it."""
-
-    message_id: str
-    body: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a message must come again. `error` names field and item, never a text."""
-
-    message_id: str
-    error: EmbakeryError
-
-    @property
-    def is_permanent(self) -> bool:
-        """Whether the message will fail again however often it comes."""
-        return isinstance(self.error, InvalidRequestError)
-
-
-@dataclass(slots=True)
-class WorkCounts:
-    """What one batch did, for metrics."""
-
-    documents: int = 0
-    queries: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    written: int = 0
-    superseded: int = 0
-    embed: EmbedCounts = field(default_factory=EmbedCounts)
+from embakery.work import Item, Pass, Resources, WorkCounts
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The failures, in the messages' order, several for a message of several bad items; and the counts."""
+    """What became of a batch.
+
+    failures: in the messages' order, several for a message of several bad items. failed_ids: messages that must come
+    again. hopeless_ids: those of them in which nothing can ever succeed that has not.
+    """
 
     failures: tuple[Failure, ...]
+    failed_ids: tuple[str, ...]
+    hopeless_ids: frozenset[str]
     counts: WorkCounts
-
-    @property
-    def failed_ids(self) -> tuple[str, ...]:
-        """The ids of messages that must come again, each once."""
-        return tuple(dict.fromkeys(failure.message_id for failure in self.failures))
-
-    @property
-    def hopeless_ids(self) -> frozenset[str]:
-        """The ids of failed messages in which nothing can ever succeed that has not."""
-        worth_retrying = {failure.message_id for failure in self.failures if not failure.is_permanent}
-        return frozenset(self.failed_ids) - worth_retrying
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What the worker needs: a model, perhaps a cache, the destinations by name, and how to rerank if nobody says."""
+    """What the worker needs: resources to work with, where payloads lie, and where it keeps its marks."""
 
-    embedder: Embedder
-    cache: VectorCache | None
-    destinations: Mapping[str, Callable[[], ResultStore]]
-    tenant: str
-    rerank_method: str | None = None
+    resources: Resources
+    sources: SourcePolicy = field(default_factory=SourcePolicy)
+    trail: Trail = field(default_factory=NoTrail)
 
-    def process(self, messages: Sequence[Received], *, deadline: Deadline) -> Outcome:
+    def process(self, messages: Sequence[Received], *, queue: SourceQueue, deadline: Deadline) -> Outcome:
         """Embed, rerank and write. Raises GoldenMismatchError, before any work, on a machine whose bits are others."""
-        self.embedder.require_golden()
-        run = _Run(self, deadline)
-        for message in messages:
-            run.take(message)
-        run.embed()
-        run.rerank()
-        run.write()
-        order = {message.message_id: position for position, message in enumerate(messages)}
-        failures = sorted(run.failures, key=lambda failure: order[failure.message_id])
-        return Outcome(tuple(failures), run.counts)
+        self.resources.embedder.require_golden()
+        batch = _Batch(self, messages, queue, deadline)
+        batch.run()
+        return batch.outcome()
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """An item and the message it came in."""
+class _Unit:
+    """Items to be worked on by themselves."""
 
-    message_id: str
-    place: str
-    message: Message
+    opened: Opened
+    span: Span
+    items: Sequence[Item]
 
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A result on its way to a destination."""
-
-    work: _Work
-    result: Result
+    @property
+    def rank(self) -> tuple[int, int]:
+        """What comes first: the least suspect, then the smallest."""
+        return self.span.own, sum(item.size for item in self.items)
 
 
-class _Run:
+class _Batch:
     """One batch on its way through the worker."""
 
-    def __init__(self, worker: Worker, deadline: Deadline) -> None:
-        self._worker = worker
-        self._deadline = deadline
-        self._documents: list[tuple[_Work, Document]] = []
-        self._queries: list[tuple[_Work, RerankQuery]] = []
-        self._pending: list[_Pending] = []
-        self.failures: list[Failure] = []
-        self.counts = WorkCounts()
+    def __init__(self, worker: Worker, messages: Sequence[Received], queue: SourceQueue, deadline: Deadline) -> None:
+        self._trail = worker.trail
+        self._queue = queue
+        self._counts = WorkCounts()
+        self._failures = Failures(messages)
+        self._pass = Pass(worker.resources, self._failures, self._counts, deadline)
+        # A message delivered twice at once is worked on once.
+        distinct = {message.message_id: message for message in messages}.values()
+        self._opener = Opener(worker.resources, worker.sources, self._failures, self._counts)
+        self._opened = [opened for opened in map(self._opener.open, distinct) if opened is not None]
+        self._buried: set[str] = set()
+        self._unsettled: dict[str, int] = {}
 
-    def take(self, received: Received) -> None:
-        """Parse a message and sort out its items."""
-        try:
-            message = parse_message(received.body, limits=self._worker.embedder.limits)
-            self._check_destination(message.destination)
-            if isinstance(message, EmbedMessage):
-                self._worker.embedder.manifest.check_model(message.model, "body.model")
-            else:
-                self._worker.embedder.rerank_method(message.method)
-        except InvalidRequestError as error:
-            self.failures.append(Failure(received.message_id, error))
+    def run(self) -> None:
+        """Work on everything."""
+        lanes, together = _sorted_out(self._opened)
+        marks = self._trail.read([opened.message_id for lane in lanes for opened in lane])
+        if lanes:
+            # Before anything is begun that may end the process: what holds nothing to be worked on.
+            self._settle(set(self._failures.failed_ids) - {one.message_id for one in self._opened if one.has_work})
+        suspects = [lane for lane in lanes if _is_ordered(lane) and _has_suspects(lane, marks)]
+        deferred = self._isolate([lane for lane in lanes if lane not in suspects and not _is_large(lane)], marks)
+        self._pass.run([item for opened in together for item in opened.items])
+        deferred += self._isolate([lane for lane in lanes if lane not in suspects and _is_large(lane)], marks)
+        for unit in sorted(deferred, key=lambda unit: unit.rank):
+            self._attempt(unit)
+        self._isolate(suspects, marks)
+        self._settle(self._failures.failed_ids)
+
+    def outcome(self) -> Outcome:
+        """Return what became of it."""
+        failed = tuple(message_id for message_id in self._failures.failed_ids if message_id not in self._buried)
+        return Outcome(tuple(self._failures), failed, self._failures.hopeless_ids - self._buried, self._counts)
+
+    def _isolate(self, lanes: Iterable[Sequence[Opened]], marks: dict[str, Marks]) -> list[_Unit]:
+        """Work on lanes, the smallest first, unit by unit; return the suspect units, which are for the end.
+
+        Where messages have an order, nothing is left for the end.
+        """
+        deferred: list[_Unit] = []
+        for lane in sorted(lanes, key=lambda lane: sum(opened.size for opened in lane)):
+            for opened in lane:
+                self._unsettled[opened.message_id] = 1
+                for unit in self._units(opened, marks.get(opened.message_id, {})):
+                    self._unsettled[opened.message_id] += 1
+                    # Poison is not worked on: it is named at once, before anything can end the process.
+                    if unit.span.is_suspect and not unit.span.is_poison and not _is_ordered(lane):
+                        deferred.append(unit)
+                    else:
+                        self._attempt(unit)
+                self._step_done(opened)
+        return deferred
+
+    def _units(self, opened: Opened, marks: Marks) -> Iterable[_Unit]:
+        """Yield a message's units; what keeps its payload from being read is its failure."""
+        if self._failures.hold_up(opened.received):
             return
-        if isinstance(message, EmbedMessage):
-            self._documents += self._accept(received, message, "documents", message.documents)
-        else:
-            self._queries += self._accept(received, message, "rerank", message.queries)
+        try:
+            for span, items in self._opener.units(opened, marks):
+                yield _Unit(opened, span, items)
+        except (InvalidRequestError, UnavailableError, ConfigurationError) as error:
+            self._failures.add(opened.message_id, error)
 
-    def embed(self) -> None:
-        """Embed the documents of all messages together, each input type in one go."""
-        for input_type in sorted({_input_type(work) for work, _ in self._documents}):
-            same = [(work, document) for work, document in self._documents if _input_type(work) == input_type]
-            items = self._worker.embedder.embed_items(
-                [document.text for _, document in same],
-                input_type=input_type,
-                cache=self._worker.cache,
-                tenant=self._worker.tenant,
-                deadline=self._deadline,
-                counts=self.counts.embed,
-            )
-            for (work, document), item in zip(same, items, strict=True):
-                if isinstance(item, EmbakeryError):
-                    self._fail(work, item)
-                else:
-                    self._pending.append(_Pending(work, self._embedding(work, document, item)))
-        self.counts.documents = len(self._documents)
+    def _attempt(self, unit: _Unit) -> None:
+        message_id, span = unit.opened.message_id, unit.span
+        if span.is_poison:
+            self._counts.poison += 1
+            problem = "was in hand each time its process was killed, and is not tried again"
+            self._failures.add(message_id, PoisonError(unit.items[0].place, problem))
+        elif self._pass.is_over():
+            self._pass.run(unit.items)
+        elif not self._failures.hold_up(unit.opened.received):
+            known = len(self._failures.of(message_id))
+            self._counts.isolated += 1
+            self._trail.begin(message_id, span.unit)
+            self._pass.run(unit.items)
+            self._trail.end(message_id, span.unit, _mark(unit, self._failures.of(message_id)[known:]))
+        self._step_done(unit.opened)
 
-    def rerank(self) -> None:
-        """Rank each query's documents; each query fails alone."""
-        for work, query in self._queries:
-            if self._deadline.is_near() and self._pending:
-                self._fail(work, DeadlineExceededError("no time left to rerank"))
-                continue
-            try:
-                self._pending.append(_Pending(work, self._ranking(work, query)))
-            except EmbakeryError as error:
-                self._fail(work, error)
-        self.counts.queries = len(self._queries)
-
-    def write(self) -> None:
-        """Write everything, one call for each destination."""
-        for name in sorted({pending.work.message.destination for pending in self._pending}):
-            batch = [pending for pending in self._pending if pending.work.message.destination == name]
-            try:
-                outcomes = self._worker.destinations[name]().write([pending.result for pending in batch])
-            except (StoreUnavailableError, ConfigurationError) as error:
-                for pending in batch:
-                    self._fail(pending.work, error)
-                continue
-            for pending, outcome in zip(batch, outcomes, strict=True):
-                if outcome is WriteOutcome.FAILED:
-                    self._fail(pending.work, StoreUnavailableError(f"{pending.work.place}: not written to {name}"))
-            self.counts.written += outcomes.count(WriteOutcome.WRITTEN)
-            self.counts.superseded += outcomes.count(WriteOutcome.SUPERSEDED)
-
-    def _check_destination(self, name: str) -> None:
-        if name not in self._worker.destinations:
-            known = ", ".join(sorted(self._worker.destinations))
-            raise InvalidRequestError("destination", f"is not one of this deployment's: {known}")
-
-    def _accept(
-        self, received: Received, message: Message, name: str, items: Iterable[Value | Rejected]
-    ) -> list[tuple[_Work, Value]]:
-        accepted = []
-        for index, item in enumerate(items):
-            if isinstance(item, Rejected):
-                self.failures.append(Failure(received.message_id, item.error))
+    def _step_done(self, opened: Opened) -> None:
+        """Settle a message whose last unit is done: what kills the process later cannot take it along."""
+        self._unsettled[opened.message_id] -= 1
+        if self._unsettled[opened.message_id] == 0:
+            if self._failures.of(opened.message_id):
+                self._settle([opened.message_id])
             else:
-                accepted.append((_Work(received.message_id, f"{name}[{index}]", message), item))
-        return accepted
+                self._queue.delete([opened.message_id])
 
-    def _fail(self, work: _Work, error: EmbakeryError) -> None:
-        if isinstance(error, InvalidRequestError):
-            error = error.within(work.place if error.field else f"{work.place}.text")
-        self.failures.append(Failure(work.message_id, error))
+    def _settle(self, message_ids: Iterable[str]) -> None:
+        """Send to the dead-letter queue what will never succeed, and what would go there anyway without a reason."""
+        if self._queue.dead_letters is None:
+            return
+        done = [message_id for message_id in message_ids if self._is_done_for(message_id)]
+        sent = self._queue.dead_letters.send([self._failures.letter(message_id) for message_id in done])
+        if sent:
+            self._counts.dead_lettered += len(sent)
+            self._buried |= sent
+            self._queue.delete(sorted(sent))
 
-    def _embedding(self, work: _Work, document: Document, item: Embedded) -> EmbeddingResult:
-        self.counts.tokens += item.tokens
-        self.counts.truncated += item.truncated
-        manifest = self._worker.embedder.manifest
-        return EmbeddingResult(
-            id=document.id,
-            version=document.version,
-            tenant=self._worker.tenant,
-            space_id=manifest.space_id,
-            model=manifest.model_id,
-            vector=item.vector,
-            tokens=item.tokens,
-            truncated=item.truncated,
-            job_id=work.message.job_id,
-            metadata=document.metadata,
-        )
-
-    def _ranking(self, work: _Work, query: RerankQuery) -> RerankResult:
-        asked = work.message.method if isinstance(work.message, RerankMessage) else None
-        method = asked or self._worker.rerank_method
-        scorer = self._worker.embedder.scored_by(method)
-        scorer.require_golden()
-        texts = [document.text for document in query.documents]
-        ranked = self._worker.embedder.rerank(
-            query.query, texts, top_n=query.top_n, method=method, deadline=self._deadline
-        )
-        return RerankResult(
-            id=query.id,
-            version=query.version,
-            tenant=self._worker.tenant,
-            space_id=scorer.manifest.space_id,
-            model=scorer.manifest.model_id,
-            ranking=tuple(RankedDocument(query.documents[line.index].id, line.index, line.score) for line in ranked),
-            job_id=work.message.job_id,
-        )
+    def _is_done_for(self, message_id: str) -> bool:
+        if message_id in self._buried or not self._failures.of(message_id):
+            return False
+        if message_id in self._failures.hopeless_ids:
+            return True
+        most = self._queue.max_receive_count
+        return most is not None and self._failures.received(message_id).receive_count >= most
 
 
-def _input_type(work: _Work) -> str:
-    return work.message.input_type if isinstance(work.message, EmbedMessage) else "query"
+def _sorted_out(messages: Sequence[Opened]) -> tuple[list[list[Opened]], list[Opened]]:
+    """Return the lanes of messages to be isolated, and the messages to be worked on together.
+
+    A lane is a group of a FIFO queue, or one message of a standard one. One message that must be isolated takes its
+    group along: its order is kept.
+    """
+    lanes: dict[str, list[Opened]] = {}
+    for opened in messages:
+        lanes.setdefault(opened.lane, []).append(opened)
+    isolated = [lane for lane in lanes.values() if any(opened.must_be_isolated for opened in lane)]
+    taken = {opened.message_id for lane in isolated for opened in lane}
+    return isolated, [opened for opened in messages if opened.message_id not in taken]
+
+
+def _is_ordered(lane: Sequence[Opened]) -> bool:
+    return lane[0].received.group_id is not None
+
+
+def _is_large(lane: Sequence[Opened]) -> bool:
+    return any(opened.source is not None for opened in lane)
+
+
+def _has_suspects(lane: Sequence[Opened], marks: dict[str, Marks]) -> bool:
+    return any(has_suspects(marks.get(opened.message_id, {})) for opened in lane)
+
+
+def _mark(unit: _Unit, failures: Sequence[Failure]) -> int:
+    if not failures:
+        return DONE
+    # Not DONE for bad items either: the message would come again without their failures, and be deleted.
+    late = any(isinstance(failure.error, DeadlineExceededError) for failure in failures)
+    return SPLIT if late and len(unit.items) > 1 else 0

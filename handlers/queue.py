@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from embakery.worker import Received, Worker
+from embakery.delivery import Received
 from handlers.deadline import ContextDeadline
-from handlers.services import services
+from handlers.services import services, worker
 from handlers.telemetry import logger, metrics, record_batch
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
+    from storage.source_queue import QueueFactsReader, SqsSourceQueue
+
 Event = dict[str, Any]
+
+# By then a killed process is gone, and its messages may come again.
+_GRACE_SECONDS = 5
 
 
 # log_event=False: no environment variable may put texts into the log.
@@ -23,68 +28,54 @@ Event = dict[str, Any]
 def handler(event: Event, context: LambdaContext) -> Event:
     """Embed and rerank the messages of one batch; name those that must come again."""
     records = event["Records"]
+    if not records:
+        return _answer(())
     deadline = ContextDeadline.of(context)
-    outcome = _worker().process([_received(record) for record in records], deadline=deadline)
+    messages = [_received(record) for record in records]
+    queue = _queue(records)
+    again = [message.message_id for message in messages if message.receive_count > 1]
+    # The queue hides them for six times as long. Should this batch be killed too, they come again as soon as they can.
+    queue.show_again(again, seconds=deadline.seconds_to_end() + _GRACE_SECONDS)
+    outcome = worker().process(messages, queue=queue, deadline=deadline)
     record_batch(outcome, messages=len(records), cache=services().cache)
-    if not deadline.is_near():
-        _hasten(records, outcome.hopeless_ids)
-    failed = _with_rest_of_group(records, outcome.failed_ids, outcome.hopeless_ids)
-    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
+    if deadline.seconds_left() > 0:
+        # What may pass has the queue's own patience; what never will need not wait.
+        queue.show_again([one for one in outcome.failed_ids if one in set(again) - outcome.hopeless_ids])
+        queue.show_again(sorted(outcome.hopeless_ids), seconds=0)
+    return _answer(outcome.failed_ids)
 
 
-def _received(record: Event) -> Received:
-    return Received(record["messageId"], record["body"])
+def _answer(failed_ids: tuple[str, ...]) -> Event:
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed_ids]}
 
 
-@functools.cache
-def _worker() -> Worker:
-    ready = services()
-    return Worker(ready.embedder, ready.cache, ready.destinations, ready.settings.tenant, ready.settings.rerank_method)
+def _received(record: Mapping[str, Any]) -> Received:
+    attributes = record.get("attributes") or {}
+    # Standard queues may name groups too (fair queues), but promise no order.
+    is_fifo = str(record.get("eventSourceARN")).endswith(".fifo")
+    return Received(
+        record["messageId"],
+        record.get("body"),
+        receive_count=int(attributes.get("ApproximateReceiveCount", 1)),
+        group_id=attributes.get("MessageGroupId") if is_fifo else None,
+        attributes=record.get("messageAttributes") or {},
+    )
 
 
-def _with_rest_of_group(records: list[Event], failed: Collection[str], hopeless: Collection[str]) -> list[str]:
-    """Add, on a FIFO queue, what follows a failure in its group: it must come again after it, not before.
+def _queue(records: list[Event]) -> SqsSourceQueue:
+    from storage.source_queue import SqsSourceQueue
 
-    Not behind a hopeless message: that one never comes to anything, and would take its followers to the dead-letter
-    queue with it.
-    """
-    broken_groups: set[str] = set()
-    ids = []
+    receipts: dict[str, list[str]] = {}
     for record in records:
-        # Standard queues may name groups too (fair queues), but promise no order.
-        group = record["attributes"].get("MessageGroupId") if record["eventSourceARN"].endswith(".fifo") else None
-        message_id = record["messageId"]
-        if group is not None and message_id in failed and message_id not in hopeless:
-            broken_groups.add(group)
-        if message_id in failed or group in broken_groups:
-            ids.append(message_id)
-    return ids
-
-
-def _hasten(records: list[Event], hopeless: Collection[str]) -> None:
-    """Make messages that can never succeed visible at once: they reach the dead-letter queue in seconds.
-
-    Left alone they would come again only after the visibility timeout, six times the function's, each of five times.
-    Only a convenience: without the permission, or on a failure, they take the long way.
-    """
-    receipts = [record["receiptHandle"] for record in records if record["messageId"] in hopeless]
-    if not receipts:
-        return
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    entries = [{"Id": str(i), "ReceiptHandle": receipt, "VisibilityTimeout": 0} for i, receipt in enumerate(receipts)]
-    try:
-        queue_url = _queue_url(records[0]["eventSourceARN"])
-        for start in range(0, len(entries), 10):
-            _sqs().change_message_visibility_batch(QueueUrl=queue_url, Entries=entries[start : start + 10])
-    except (ClientError, BotoCoreError) as error:
-        logger.warning("visibility_unchanged", extra={"reason": type(error).__name__})
+        receipts.setdefault(record["messageId"], []).append(record.get("receiptHandle") or "")
+    return SqsSourceQueue(_sqs, _facts(), arn=str(records[0].get("eventSourceARN")), receipts=receipts)
 
 
 @functools.cache
-def _queue_url(arn: str) -> str:
-    *_, account, name = arn.split(":")
-    return str(_sqs().get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"])
+def _facts() -> QueueFactsReader:
+    from storage.source_queue import QueueFactsReader
+
+    return QueueFactsReader(_sqs)
 
 
 @functools.cache

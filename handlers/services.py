@@ -6,12 +6,17 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embakery.cache import CacheSecret, VectorCache
 from embakery.embed import Embedder
 from embakery.errors import ConfigurationError, InvalidRequestError
+from embakery.isolation import NoTrail, Trail
+from embakery.opened import SourcePolicy
 from embakery.results import ResultStore
+from embakery.sources import BulkQueue, SourceReader
+from embakery.work import Resources
+from embakery.worker import Worker
 from handlers.settings import RedisSettings, Settings
 
 if TYPE_CHECKING:
@@ -33,7 +38,11 @@ def services() -> Services:
     """Return this process's services. Raises ConfigurationError or ArtifactError, saying what to mend."""
     settings = Settings.from_env(os.environ)
     embedder = Embedder.load(
-        settings.artifact, engine=settings.engine, threads=settings.threads, limits=settings.text_limits
+        settings.artifact,
+        engine=settings.engine,
+        threads=settings.threads,
+        limits=settings.text_limits,
+        round_tokens=settings.round_tokens,
     )
     _check_rerank_method(settings, embedder)
     return Services(
@@ -42,6 +51,59 @@ def services() -> Services:
         cache=_open_cache(settings, embedder),
         destinations=_destinations(settings),
     )
+
+
+@functools.cache
+def worker() -> Worker:
+    """Return this process's queue worker. Raises what `services` raises."""
+    ready = services()
+    resources = Resources(
+        embedder=ready.embedder,
+        cache=ready.cache,
+        destinations=ready.destinations,
+        tenant=ready.settings.tenant,
+        rerank_method=ready.settings.rerank_method,
+    )
+    return Worker(resources, sources=_source_policy(ready.settings), trail=_trail(ready.settings))
+
+
+def _source_policy(settings: Settings) -> SourcePolicy:
+    source, bulk_queue_url = settings.source, settings.bulk_queue_url
+    if source is None:
+        return SourcePolicy()
+
+    @functools.cache
+    def reader() -> SourceReader:
+        from storage.claim_check import ClaimCheck
+
+        return ClaimCheck(
+            _client("s3"), bucket=source.bucket, prefix=source.prefix, owner=source.owner, max_bytes=source.max_bytes
+        )
+
+    @functools.cache
+    def bulk() -> BulkQueue:
+        from storage.bulk_queue import SqsBulkQueue
+
+        table = settings.state_table
+        dynamodb = None if table is None else _client("dynamodb")
+        return SqsBulkQueue(_client("sqs"), queue_url=bulk_queue_url or "", dynamodb=dynamodb, state_table=table)
+
+    return SourcePolicy(reader, bulk if bulk_queue_url else None, settings.bulk_overflow_documents)
+
+
+def _trail(settings: Settings) -> Trail:
+    if settings.state_table is None:
+        return NoTrail()
+    from storage.trail import DynamoDBTrail
+
+    return DynamoDBTrail(functools.partial(_client, "dynamodb"), table=settings.state_table)
+
+
+@functools.cache
+def _client(service: str) -> Any:
+    from storage.clients import open_client
+
+    return open_client(service)
 
 
 def _check_rerank_method(settings: Settings, embedder: Embedder) -> None:

@@ -12,7 +12,13 @@ from pathlib import Path
 from embakery.cache import CacheSecret
 from embakery.errors import ConfigurationError
 from embakery.rerank import RERANK_METHODS
+from embakery.rounds import ROUND_TOKENS
 from embakery.texts import TextLimits
+
+# Lambda gives one whole vCPU for so much memory.
+_WHOLE_CPU_MEGABYTES = 1769
+# A text of any model's length fits.
+_LEAST_ROUND_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,16 @@ class RedisSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """Where claim checks are read: one bucket, one prefix, its owner's account if it is to be checked, a size cap."""
+
+    bucket: str
+    prefix: str
+    owner: str | None
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The function's settings. Every field names its variable in `from_env`; docs/settings.md lists them."""
 
@@ -52,6 +68,11 @@ class Settings:
     text_limits: TextLimits
     max_items: int
     rerank_method: str | None
+    round_tokens: int
+    state_table: str | None
+    source: SourceSettings | None
+    bulk_queue_url: str | None
+    bulk_overflow_documents: int
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -67,6 +88,11 @@ class Settings:
             text_limits=TextLimits(max_characters=_integer(env, "EMBAKERY_MAX_CHARACTERS", default=200_000)),
             max_items=_integer(env, "EMBAKERY_MAX_ITEMS", default=2048),
             rerank_method=_rerank_method(env),
+            round_tokens=_integer(env, "EMBAKERY_ROUND_TOKENS", default=_round_tokens(env)),
+            state_table=_text(env, "EMBAKERY_STATE_TABLE"),
+            source=_source(env),
+            bulk_queue_url=_text(env, "EMBAKERY_BULK_QUEUE_URL"),
+            bulk_overflow_documents=_integer(env, "EMBAKERY_BULK_OVERFLOW_DOCUMENTS", default=5000),
         )
 
 
@@ -92,6 +118,24 @@ def _integer(env: Mapping[str, str], name: str, *, default: int) -> int:
     if value < 1:
         raise ConfigurationError(f"{name}={raw!r} must be at least 1")
     return value
+
+
+def _round_tokens(env: Mapping[str, str]) -> int:
+    """In proportion to the function's memory, which is what Lambda gives its share of the CPU by too."""
+    megabytes = _integer(env, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", default=_WHOLE_CPU_MEGABYTES)
+    return max(_LEAST_ROUND_TOKENS, ROUND_TOKENS * megabytes // _WHOLE_CPU_MEGABYTES)
+
+
+def _source(env: Mapping[str, str]) -> SourceSettings | None:
+    bucket = _text(env, "EMBAKERY_SOURCE_BUCKET")
+    if bucket is None:
+        return None
+    return SourceSettings(
+        bucket=bucket,
+        prefix=_text(env, "EMBAKERY_SOURCE_PREFIX") or "sources/",
+        owner=_text(env, "EMBAKERY_SOURCE_OWNER"),
+        max_bytes=_integer(env, "EMBAKERY_SOURCE_MAX_BYTES", default=64 * 1024 * 1024),
+    )
 
 
 def _rerank_method(env: Mapping[str, str]) -> str | None:

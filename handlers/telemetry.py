@@ -27,6 +27,10 @@ def record_batch(outcome: Outcome, *, messages: int, cache: VectorCache | None) 
         "Embedded": counts.embed.from_cache + counts.embed.not_from_cache,
         "ResultsWritten": counts.written,
         "ResultsSuperseded": counts.superseded,
+        "UnitsIsolated": counts.isolated,
+        "PoisonItems": counts.poison,
+        "DeadLettered": counts.dead_lettered,
+        "HandedToBulk": counts.handed_over,
         **_cache_figures(counts.embed, cache),
     }
     record(figures)

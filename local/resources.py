@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 BUCKET = "embakery"
 TABLE = "embakery-results"
+STATE_TABLE = "embakery-state"
 # PITFALLS: throttling consumes receive counts, so fewer than 5 dead-letters messages that never ran.
-MAX_RECEIVE_COUNT = 5
+# An isolated killer uses up one each time it is met (docs/decisions/0015).
+MAX_RECEIVE_COUNT = 10
 _FIFO = {"FifoQueue": "true"}
 
 
@@ -46,6 +48,7 @@ class Resources:
     results: Queue
     bucket: str
     table: str
+    state_table: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ def create_resources(
     batching_window_seconds: float = 0,
     visibility_timeout_seconds: int | None = None,
 ) -> Resources:
-    """Create the queues, the bucket and the table.
+    """Create the queues, the bucket and the tables.
 
     The visibility timeout of the document queues is Lambda's recommendation, six times the function's timeout plus the
     batching window, unless given.
@@ -104,13 +107,15 @@ def create_resources(
         documents_fifo=_create_queue(sqs, "embakery-documents.fifo", _FIFO | _source(dead_letters_fifo, visibility)),
         dead_letters=dead_letters,
         dead_letters_fifo=dead_letters_fifo,
-        bulk=_create_queue(sqs, "embakery-bulk", {"VisibilityTimeout": str(visibility)}),
+        bulk=_create_queue(sqs, "embakery-bulk.fifo", _FIFO | {"VisibilityTimeout": str(visibility)}),
         results=_create_queue(sqs, "embakery-results", {}),
         bucket=BUCKET,
         table=TABLE,
+        state_table=STATE_TABLE,
     )
     clients.s3.create_bucket(Bucket=BUCKET)
-    _create_table(clients.dynamodb)
+    for table in (TABLE, STATE_TABLE):
+        _create_table(clients.dynamodb, table)
     return resources
 
 
@@ -127,9 +132,9 @@ def _create_queue(sqs: SQSClient, name: str, attributes: dict[str, str]) -> Queu
     return Queue(name=name, url=url, arn=arn)
 
 
-def _create_table(dynamodb: DynamoDBClient) -> None:
+def _create_table(dynamodb: DynamoDBClient, name: str) -> None:
     dynamodb.create_table(
-        TableName=TABLE,
+        TableName=name,
         KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
         AttributeDefinitions=[
             {"AttributeName": "pk", "AttributeType": "S"},

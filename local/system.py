@@ -86,6 +86,7 @@ class LocalSystem:
             "result_queue_url": resources.results.url,
             "bucket": resources.bucket,
             "table": resources.table,
+            "state_table": resources.state_table,
         }
 
     def metrics(self) -> dict[str, float]:

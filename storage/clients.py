@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 # A store's write is worth a second try within the reserve that the handlers keep.
 STORE = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
@@ -17,3 +18,8 @@ def open_client(service: Any, config: Config = STORE) -> Any:
     import boto3  # .25 s: only where it is used
 
     return boto3.client(service, config=config)
+
+
+def error_code(error: ClientError | BotoCoreError) -> str:
+    """Return an error's stable word: AWS's own code, or the kind of a call that got no answer."""
+    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else type(error).__name__

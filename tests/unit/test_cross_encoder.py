@@ -110,11 +110,11 @@ def test_many_long_pairs_run_in_rounds_and_each_score_finds_its_document(tmp_pat
 def test_time_that_runs_out_between_rounds_gives_no_half_ranking(tmp_path: Path) -> None:
     judge = make(tmp_path / "judge", max_tokens=6000)
     documents = [" ".join(["b"] * 5000), " ".join(["a"] * 5500)]
-    assert judge.scores("a", documents, deadline=FakeDeadline(rounds=1)) == [0.0, 5500.0]
+    assert judge.scores("a", documents, deadline=FakeDeadline(questions=2)) == [0.0, 5500.0]
     with pytest.raises(DeadlineExceededError):
-        judge.scores("a", documents, deadline=FakeDeadline(rounds=0))
+        judge.scores("a", documents, deadline=FakeDeadline(questions=1))
     # The first round always runs: a message that is handed back again and again must still get somewhere.
-    assert judge.scores("a", ["a"], deadline=FakeDeadline(rounds=0)) == [1.0]
+    assert judge.scores("a", ["a"], deadline=FakeDeadline(questions=1)) == [1.0]
 
 
 # What is refused

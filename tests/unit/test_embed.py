@@ -265,7 +265,7 @@ def test_the_first_round_always_runs_and_the_rest_gives_deadline_errors(long: Ti
     counts = EmbedCounts()
     texts = [words("a", 4900), words("b", 5000), "", words("a", 4900)]
     first, second, third, fourth = long.embedder.embed_items(
-        texts, cache=cache, deadline=FakeDeadline(rounds=0), counts=counts
+        texts, cache=cache, deadline=FakeDeadline(questions=1), counts=counts
     )
     assert isinstance(first, Embedded)
     assert isinstance(fourth, Embedded)
@@ -280,20 +280,20 @@ def test_a_batch_that_comes_again_gets_further_each_time(long: Tiny) -> None:
     texts = [words(letter, 5000) for letter in "abc"]
     done = []
     for _ in range(3):
-        items = long.embedder.embed_items(texts, cache=cache, deadline=FakeDeadline(rounds=0))
+        items = long.embedder.embed_items(texts, cache=cache, deadline=FakeDeadline(questions=1))
         done.append(sum(isinstance(item, Embedded) for item in items))
     assert done == [1, 2, 3]
 
 
 def test_work_stops_at_the_round_in_which_the_deadline_comes_near(long: Tiny) -> None:
     texts = [words(letter, 5000) for letter in "abc"]
-    items = long.embedder.embed_items(texts, deadline=FakeDeadline(rounds=1))
+    items = long.embedder.embed_items(texts, deadline=FakeDeadline(questions=2))
     assert [isinstance(item, Embedded) for item in items] == [True, True, False]
     assert len(long.engine.encoded) == 2
 
 
 def test_short_texts_share_a_round(long: Tiny) -> None:
-    long.embedder.embed_items(["a", words("b", 5000), "b", words("c", 3000)], deadline=FakeDeadline(rounds=0))
+    long.embedder.embed_items(["a", words("b", 5000), "b", words("c", 3000)], deadline=FakeDeadline(questions=1))
     assert [[len(ids) for ids in batch] for batch in long.engine.encoded] == [[3, 5002, 3, 3002]]
 
 
@@ -329,9 +329,9 @@ def test_an_unknown_input_type_is_refused(long: Tiny) -> None:
 
 def test_a_ranking_stops_at_the_deadline(long: Tiny) -> None:
     documents = [words(letter, 5000) for letter in "ab"]
-    assert len(long.embedder.rerank("a", documents, deadline=FakeDeadline(rounds=1))) == 2
+    assert len(long.embedder.rerank("a", documents, deadline=FakeDeadline(questions=2))) == 2
     with pytest.raises(DeadlineExceededError):
-        long.embedder.rerank("a", documents, deadline=FakeDeadline(rounds=0))
+        long.embedder.rerank("a", documents, deadline=FakeDeadline(questions=1))
 
 
 # Golden vectors

@@ -8,8 +8,19 @@ from typing import Any
 
 import pytest
 
-from embakery.errors import InvalidRequestError, RequestTooLargeError
-from embakery.messages import Document, EmbedMessage, Rejected, RerankMessage, RerankQuery, parse_message
+from embakery.errors import InvalidRequestError, NotFoundError, RequestTooLargeError
+from embakery.messages import (
+    Document,
+    EmbedMessage,
+    Message,
+    Rejected,
+    RerankMessage,
+    RerankQuery,
+    SourceMessage,
+    parse_message,
+    parse_source_line,
+)
+from embakery.sources import Source
 from embakery.texts import TextLimits
 
 LIMITS = TextLimits(max_characters=1000)
@@ -17,7 +28,7 @@ CANARY = "the-canary-sings"
 NEIGHBOUR = {"id": "neighbour", "text": "is well"}
 
 
-def parse(body: str) -> EmbedMessage | RerankMessage:
+def parse(body: str) -> Message:
     return parse_message(body, limits=LIMITS)
 
 
@@ -218,13 +229,66 @@ def test_a_message_over_a_limit_is_too_large(body: str, error: str) -> None:
     assert type(found) is RequestTooLargeError
 
 
-def test_a_claim_check_is_refused_as_not_read_by_this_version() -> None:
-    found = refusal(json.dumps({"v": 1, "source": {"key": "inbox/part-0001.jsonl"}}))
-    assert found.field == "source"
-    assert "not read by this version" in found.problem
+SOURCE = {"key": "sources/part-1.jsonl", "sha256": "ab" * 32, "size": 1234}
 
 
-# What fails alone
+def test_a_claim_check_names_key_digest_and_size() -> None:
+    body = json.dumps({"v": 1, "source": SOURCE, "input_type": "query", "destination": "table", "job_id": "j"})
+    assert parse(body) == SourceMessage(Source("sources/part-1.jsonl", "ab" * 32, 1234), "query", "table", "j")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"key": None}, "source.key"),
+        ({"key": ""}, "source.key"),
+        ({"key": "a" * 1025}, "source.key"),
+        ({"key": "a\u0000b"}, "source.key"),
+        ({"sha256": None}, "source.sha256"),
+        ({"sha256": "AB" * 32}, "source.sha256"),
+        ({"sha256": "ab" * 31}, "source.sha256"),
+        ({"size": None}, "source.size"),
+        ({"size": 0}, "source.size"),
+        ({"size": "12"}, "source.size"),
+        ({"size": True}, "source.size"),
+        ({"size": 2**60}, "source.size"),
+    ],
+)
+def test_a_claim_check_that_lacks_one_of_them_is_refused(change: dict[str, object], field: str) -> None:
+    assert refusal(json.dumps({"v": 1, "source": {**SOURCE, **change}})).field == field
+
+
+@pytest.mark.parametrize("source", [None, [], "sources/part-1.jsonl", 7])
+def test_a_claim_check_is_an_object(source: object) -> None:
+    assert refusal(json.dumps({"v": 1, "source": source})).field == "source"
+
+
+def line(content: object) -> tuple[Document | Rejected, ...]:
+    def check_model(model: str | None, field: str) -> None:
+        if model not in (None, "tiny"):
+            raise NotFoundError(field, "another")
+
+    return parse_source_line(json.dumps(content).encode(), limits=TextLimits(), check_model=check_model)
+
+
+def test_a_payloads_line_is_a_document() -> None:
+    assert line({"id": "a", "text": "b", "version": 2}) == (Document("a", "b", 2),)
+
+
+def test_or_a_line_of_an_openai_batch_file() -> None:
+    made = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"model": "tiny", "input": ["x", "y"]}}
+    assert line(made) == (Document("a#0", "x"), Document("a#1", "y"))
+    (rejected,) = line({**made, "body": {"model": "other", "input": "x"}})
+    assert isinstance(rejected, Rejected)
+    assert rejected.error.field == "body.model"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff", b"[]", b"null", b'{"id": "a"}', b'{"text": "a"}', b"[" * 100_000]
+)
+def test_a_bad_line_is_rejected_alone(content: bytes) -> None:
+    (rejected,) = parse_source_line(content, limits=TextLimits(), check_model=lambda _, __: None)
+    assert isinstance(rejected, Rejected)
 
 
 BAD_DOCUMENTS: list[tuple[str, str, str]] = [

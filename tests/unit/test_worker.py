@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from unit_fakes import FakeBackend, FakeDeadline, FakeStore, Tiny, make_tiny
+from unit_fakes import FakeBackend, FakeDeadline, FakeQueue, FakeStore, Tiny, make_tiny
 
 from embakery.cache import CacheCounts, CacheSecret, VectorCache
+from embakery.delivery import Failure, Received
 from embakery.embed import EmbedCounts
 from embakery.errors import (
     ConfigurationError,
@@ -21,7 +22,8 @@ from embakery.errors import (
     StoreUnavailableError,
 )
 from embakery.results import EmbeddingResult, RankedDocument, RerankResult
-from embakery.worker import Failure, Outcome, Received, WorkCounts, Worker
+from embakery.work import Resources, WorkCounts
+from embakery.worker import Outcome, Worker
 
 
 @pytest.fixture
@@ -41,12 +43,12 @@ def make_worker(
         return store
 
     destinations = {name: (lambda store=store: opener(store)) for name, store in stores.items()}
-    return Worker(tiny.embedder, cache, destinations, tenant="acme", rerank_method=rerank_method)
+    return Worker(Resources(tiny.embedder, cache, destinations, tenant="acme", rerank_method=rerank_method))
 
 
-def process(worker: Worker, *bodies: str, rounds: int | None = None) -> Outcome:
+def process(worker: Worker, *bodies: str, questions: int | None = None) -> Outcome:
     received = [Received(f"m{number}", body) for number, body in enumerate(bodies)]
-    return worker.process(received, deadline=FakeDeadline(rounds))
+    return worker.process(received, queue=FakeQueue(), deadline=FakeDeadline(questions))
 
 
 def embed_body(*documents: object, **more: object) -> str:
@@ -69,7 +71,7 @@ def failures(outcome: Outcome) -> list[tuple[str, str]]:
 
 
 def test_nothing_to_do(tiny: Tiny, store: FakeStore) -> None:
-    assert process(make_worker(tiny, {"default": store})) == Outcome((), WorkCounts())
+    assert process(make_worker(tiny, {"default": store})) == Outcome((), (), frozenset(), WorkCounts())
     assert store.writes == 0
 
 
@@ -253,8 +255,8 @@ def test_a_destination_that_is_set_wrongly_fails_its_messages_and_no_others(tiny
     def misconfigured() -> FakeStore:
         raise ConfigurationError("destination archive: its URL is wrong")
 
-    worker = make_worker(tiny, {"default": store})
-    worker = replace(worker, destinations={"archive": misconfigured, **worker.destinations})
+    resources = make_worker(tiny, {"default": store}).resources
+    worker = Worker(replace(resources, destinations={"archive": misconfigured, **resources.destinations}))
     outcome = process(worker, embed_body(doc("one"), destination="archive"), embed_body(doc("two")))
     assert failures(outcome) == [("m0", "destination archive: its URL is wrong")]
     assert (store.ids, outcome.hopeless_ids) == (["two"], frozenset())
@@ -277,7 +279,7 @@ def test_a_destination_that_nobody_names_is_not_opened(tiny: Tiny, store: FakeSt
         raise AssertionError("opened")
 
     destinations = {"default": lambda: store, "table": opened}
-    worker = Worker(embedder=tiny.embedder, cache=None, destinations=destinations, tenant="acme")
+    worker = Worker(Resources(tiny.embedder, None, destinations, tenant="acme"))
     assert process(worker, embed_body(doc("one"))).failures == ()
 
 
@@ -286,7 +288,7 @@ def test_past_the_deadline_the_first_round_is_written_and_the_rest_comes_again(
 ) -> None:
     tiny = make_tiny(tmp_path / "long", max_tokens=6000)
     long = [embed_body(doc(id_, " ".join(["a"] * length))) for id_, length in (("short", 4000), ("long", 5000))]
-    outcome = process(make_worker(tiny, {"default": store}), *long, rounds=0)
+    outcome = process(make_worker(tiny, {"default": store}), *long, questions=1)
     assert store.ids == ["short"]
     assert [type(failure.error) for failure in outcome.failures] == [DeadlineExceededError]
     assert (outcome.failed_ids, outcome.hopeless_ids) == (("m1",), frozenset())
@@ -302,7 +304,7 @@ def test_at_the_deadline_whole_messages_are_done_and_whole_messages_come_again(
         )
         for number in range(1, 5)
     ]
-    outcome = process(make_worker(tiny, {"default": store}), *bodies, rounds=0)
+    outcome = process(make_worker(tiny, {"default": store}), *bodies, questions=1)
     assert store.ids == ["long-1", "short-1", "long-2", "short-2"]
     assert outcome.failed_ids == ("m2", "m3")
 
@@ -412,10 +414,10 @@ def test_documents_and_queries_mix_in_one_batch(tiny: Tiny, store: FakeStore) ->
 
 def test_past_the_deadline_queries_come_again_unless_nothing_else_was_done(tiny: Tiny, store: FakeStore) -> None:
     worker = make_worker(tiny, {"default": store})
-    outcome = process(worker, embed_body(doc("one")), rerank_body(query("q1")), rounds=0)
+    outcome = process(worker, embed_body(doc("one")), rerank_body(query("q1")), questions=1)
     assert failures(outcome) == [("m1", "no time left to rerank")]
     assert (store.ids, outcome.hopeless_ids) == (["one"], frozenset())
-    outcome = process(worker, rerank_body(query("q2"), query("q3")), rounds=0)
+    outcome = process(worker, rerank_body(query("q2"), query("q3")), questions=1)
     assert failures(outcome) == [("m0", "no time left to rerank")]
     assert store.ids == ["one", "q2"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from embakery.artifact import SCHEMA, Artifact, EngineFacts, Golden, Kind, Manifest, file_facts, space_id
 from embakery.cache import Key
 from embakery.cross_encoder import CrossEncoder
+from embakery.dead_letters import DeadLetter
 from embakery.embed import Embedder
 from embakery.errors import CacheUnavailableError, EncodingError, StoreUnavailableError
 from embakery.results import Result, WriteOutcome
@@ -235,14 +237,14 @@ class FakeClock:
 
 @dataclass
 class FakeDeadline:
-    """Near from the `rounds`-th question on; never if None."""
+    """Time without end for the first `questions`, then none; never an end if None."""
 
-    rounds: int | None = None
+    questions: int | None = None
     asked: int = 0
 
-    def is_near(self) -> bool:
+    def seconds_left(self) -> float:
         self.asked += 1
-        return self.rounds is not None and self.asked > self.rounds
+        return 0.0 if self.questions is not None and self.asked > self.questions else math.inf
 
 
 @dataclass
@@ -296,6 +298,31 @@ class FakeStore:
     @property
     def ids(self) -> list[str]:
         return [result.id for result in self.results]
+
+
+@dataclass
+class FakeDeadLetters:
+    """A dead-letter queue that keeps what it is sent, but refuses some."""
+
+    refused_ids: frozenset[str] = frozenset()
+    letters: list[DeadLetter] = field(default_factory=list)
+
+    def send(self, letters: Sequence[DeadLetter]) -> frozenset[str]:
+        taken = [letter for letter in letters if letter.message_id not in self.refused_ids]
+        self.letters += taken
+        return frozenset(letter.message_id for letter in taken)
+
+
+@dataclass
+class FakeQueue:
+    """A source queue that says what was deleted before the batch was over, one list for each call."""
+
+    max_receive_count: int | None = None
+    dead_letters: FakeDeadLetters | None = None
+    deleted: list[list[str]] = field(default_factory=list)
+
+    def delete(self, message_ids: Sequence[str]) -> None:
+        self.deleted.append(list(message_ids))
 
 
 @dataclass(frozen=True)

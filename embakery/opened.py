@@ -1,0 +1,190 @@
+"""Messages opened: parsed, checked against this deployment, and their items brought to light."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+
+from embakery.delivery import Failures, Received
+from embakery.errors import InvalidRequestError
+from embakery.isolation import Marks, Span, spans
+from embakery.messages import (
+    EmbedMessage,
+    Message,
+    Rejected,
+    RerankMessage,
+    SourceMessage,
+    parse_message,
+    parse_source_line,
+)
+from embakery.sources import BulkQueue, SourceReader
+from embakery.work import Envelope, Item, Resources, WorkCounts
+
+# So many lines of a payload are worked on, written and marked together: seconds of work on the slowest machine.
+_LINES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePolicy:
+    """Where payloads are read, and which go to the bulk worker: those of more than `max_documents` lines.
+
+    reader, bulk: give what is named when it is first needed.
+    """
+
+    reader: Callable[[], SourceReader] | None = None
+    bulk: Callable[[], BulkQueue] | None = None
+    max_documents: int = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A message and its items; those of a claim check are read later, a few at a time."""
+
+    envelope: Envelope
+    items: Sequence[Item]
+    source: SourceMessage | None
+
+    @property
+    def received(self) -> Received:
+        """The message as the queue gave it."""
+        return self.envelope.received
+
+    @property
+    def message_id(self) -> str:
+        """The queue's id of it."""
+        return self.received.message_id
+
+    @property
+    def lane(self) -> str:
+        """What it must keep its order in: its group, or itself alone."""
+        group_id = self.received.group_id
+        return f"message {self.message_id}" if group_id is None else f"group {group_id}"
+
+    @property
+    def size(self) -> int:
+        """Characters of its texts, or bytes of its payload."""
+        return sum(item.size for item in self.items) if self.source is None else self.source.source.size
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything of it can be worked on."""
+        return bool(self.items) or self.source is not None
+
+    @property
+    def must_be_isolated(self) -> bool:
+        """Whether it came before, and may be why; a payload is, for it may take more than one invocation."""
+        return self.received.receive_count > 1 or self.source is not None
+
+
+class Opener:
+    """Opens the messages of one batch. What is wrong with them goes to `failures`."""
+
+    def __init__(self, resources: Resources, sources: SourcePolicy, failures: Failures, counts: WorkCounts) -> None:
+        self._resources = resources
+        self._sources = sources
+        self._failures = failures
+        self._counts = counts
+        self._waves: dict[str | None, int] = {}
+
+    def open(self, received: Received) -> Opened | None:
+        """Open a message, or return None if it cannot be worked on at all."""
+        try:
+            message = parse_message(received.body, limits=self._resources.embedder.limits)
+            self._check(message)
+        except InvalidRequestError as error:
+            self._failures.add(received.message_id, error)
+            return None
+        envelope = self._envelope(received, message)
+        if isinstance(message, SourceMessage):
+            return Opened(envelope, (), message)
+        items = message.documents if isinstance(message, EmbedMessage) else message.queries
+        name = "documents" if isinstance(message, EmbedMessage) else "rerank"
+        accepted = []
+        for index, item in enumerate(items):
+            if isinstance(item, Rejected):
+                self._failures.add(received.message_id, item.error)
+            else:
+                accepted.append(Item(envelope, f"{name}[{index}]", item))
+        return Opened(envelope, accepted, None)
+
+    def units(self, opened: Opened, marks: Marks) -> Iterator[tuple[Span, Sequence[Item]]]:
+        """Yield what is left to do of a message, span by span, with its items.
+
+        Raises what reading its payload raises; yields nothing for a payload that went to the bulk worker.
+        """
+        if opened.source is not None:
+            yield from self._units_of_payload(opened, opened.source, marks)
+            return
+        for span in spans(0, len(opened.items), marks) if opened.items else ():
+            yield span, opened.items[span.start : span.stop]
+
+    def _units_of_payload(
+        self, opened: Opened, message: SourceMessage, marks: Marks
+    ) -> Iterator[tuple[Span, Sequence[Item]]]:
+        if self._sources.reader is None:
+            raise InvalidRequestError(
+                "source", "this deployment reads no claim checks: EMBAKERY_SOURCE_BUCKET is unset"
+            )
+        reader = self._sources.reader()
+        if self._goes_to_bulk(reader, message):
+            return
+        with reader.lines(message.source) as lines:
+            for first in count(0, _LINES):
+                chunk = list(islice(lines, _LINES))
+                if not chunk:
+                    return
+                # The full span even for the last lines: its name must not depend on how many there are.
+                for span in spans(first, first + _LINES, marks):
+                    part = chunk[span.start - first : span.stop - first]
+                    if items := self._items_of_lines(opened, part, span.start):
+                        yield span, items
+
+    def _goes_to_bulk(self, reader: SourceReader, message: SourceMessage) -> bool:
+        """Count the lines, and hand over a payload of too many."""
+        if self._sources.bulk is None:
+            return False
+        most = self._sources.max_documents
+        with reader.lines(message.source) as lines:
+            if sum(1 for _ in islice(lines, most + 1)) <= most:
+                return False
+        self._sources.bulk().hand_over(
+            message.source, input_type=message.input_type, destination=message.destination, job_id=message.job_id
+        )
+        self._counts.handed_over += 1
+        return True
+
+    def _items_of_lines(self, opened: Opened, lines: Sequence[bytes], first: int) -> list[Item]:
+        embedder = self._resources.embedder
+        items = []
+        for number, line in enumerate(lines, start=first):
+            place = f"source.lines[{number}]"
+            for document in parse_source_line(line, limits=embedder.limits, check_model=embedder.manifest.check_model):
+                if isinstance(document, Rejected):
+                    self._failures.add(opened.message_id, document.error.within(place))
+                else:
+                    items.append(Item(opened.envelope, place, document))
+        return items
+
+    def _envelope(self, received: Received, message: Message) -> Envelope:
+        wave = self._waves.get(received.group_id, 0)
+        if received.group_id is not None:
+            self._waves[received.group_id] = wave + 1
+        return Envelope(
+            received,
+            destination=message.destination,
+            job_id=message.job_id,
+            input_type="query" if isinstance(message, RerankMessage) else message.input_type,
+            rerank_method=message.method if isinstance(message, RerankMessage) else None,
+            wave=wave,
+        )
+
+    def _check(self, message: Message) -> None:
+        """Raise InvalidRequestError if this deployment cannot do what a message asks for."""
+        if message.destination not in self._resources.destinations:
+            known = ", ".join(sorted(self._resources.destinations))
+            raise InvalidRequestError("destination", f"is not one of this deployment's: {known}")
+        if isinstance(message, EmbedMessage):
+            self._resources.embedder.manifest.check_model(message.model, "body.model")
+        elif isinstance(message, RerankMessage):
+            self._resources.embedder.rerank_method(message.method)
