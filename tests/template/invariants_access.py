@@ -38,7 +38,8 @@ ROLE_ACTIONS = {
     "QueueFunctionRole": RUNS
     | {"sts:AssumeRole", "s3:PutObject", "dynamodb:PutItem", "sqs:SendMessage"}
     | {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"}
-    | {"sqs:GetQueueAttributes", "sqs:GetQueueUrl"},
+    | {"sqs:GetQueueAttributes", "sqs:GetQueueUrl", "s3:GetObject"}
+    | {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:UpdateItem"},
     "RedisPasswordPolicy": {"secretsmanager:GetSecretValue"},
     "RedisIamPolicy": {"elasticache:Connect"},
     "VpcPolicy": ONLY_ON_EVERYTHING,

@@ -5,6 +5,8 @@ Each function returns what breaks it, one line a finding; none means that it hol
 
 from __future__ import annotations
 
+from typing import Any
+
 from template_source import (
     Invariant,
     Template,
@@ -47,8 +49,13 @@ def buckets_refuse_plain_text(template: Template) -> list[str]:
 
 
 def data_outlives_the_stack(template: Template) -> list[str]:
-    """Neither deleting the stack nor replacing a resource deletes results."""
-    stores = {name: template["Resources"][name] for kind in (BUCKET, TABLE) for name in resources(template, kind)}
+    """Neither deleting the stack nor replacing a resource deletes results. What expires by itself is no result."""
+    stores = {
+        name: template["Resources"][name]
+        for kind in (BUCKET, TABLE)
+        for name, store in resources(template, kind).items()
+        if not expires(store)
+    }
     policies = ("DeletionPolicy", "UpdateReplacePolicy")
     return [
         f"{name}: {policy}" for name, store in stores.items() for policy in policies if store.get(policy) != "Retain"
@@ -61,8 +68,13 @@ def tables_are_encrypted_and_recoverable(template: Template) -> list[str]:
         name
         for name, table in resources(template, TABLE).items()
         if table.get("SSESpecification") != {"SSEEnabled": True}
-        or table.get("PointInTimeRecoverySpecification") != {"PointInTimeRecoveryEnabled": True}
+        or not (expires(table) or table.get("PointInTimeRecoverySpecification") == {"PointInTimeRecoveryEnabled": True})
     ]
+
+
+def expires(table: dict[str, Any]) -> bool:
+    """Say whether a table's items go away by themselves."""
+    return bool(table.get("TimeToLiveSpecification", {}).get("Enabled"))
 
 
 def http_is_signed_and_throttled(template: Template) -> list[str]:

@@ -46,7 +46,7 @@ DOCUMENTS = "QueueFunction/Properties/Events/Documents/Properties"
 QUEUE_ROLE = "QueueFunctionRole/Properties/Policies/0/PolicyDocument/Statement"
 API_ROLE = "ApiFunctionRole/Properties/Policies/0/PolicyDocument/Statement"
 DENIAL = "PolicyDocument/Statement/0"
-QUEUES = ("DocumentsQueue", "DeadLetterQueue", "ResultsQueue")
+QUEUES = ("DocumentsQueue", "DeadLetterQueue", "ResultsQueue", "BulkQueue")
 
 MUTATIONS = [
     Mutation(queue.visibility_covers_six_tries_and_the_window, "DocumentsQueue/Properties/VisibilityTimeout", 779),
@@ -54,8 +54,8 @@ MUTATIONS = [
     Mutation(queue.visibility_covers_six_tries_and_the_window, "QueueFunction/Properties/Timeout", 121),
     Mutation(queue.visibility_covers_six_tries_and_the_window, "/Parameters/BatchingWindowSeconds/MaxValue", 61),
     Mutation(queue.visibility_covers_six_tries_and_the_window, "/Parameters/BatchingWindowSeconds/MaxValue", GONE),
-    Mutation(queue.messages_are_tried_five_times, "DocumentsQueue/Properties/RedrivePolicy/maxReceiveCount", 4),
-    Mutation(queue.messages_are_tried_five_times, "DocumentsQueue/Properties/RedrivePolicy", GONE),
+    Mutation(queue.messages_are_tried_ten_times, "DocumentsQueue/Properties/RedrivePolicy/maxReceiveCount", 9),
+    Mutation(queue.messages_are_tried_ten_times, "DocumentsQueue/Properties/RedrivePolicy", GONE),
     Mutation(queue.failures_are_reported_by_item, f"{DOCUMENTS}/FunctionResponseTypes", GONE),
     Mutation(queue.failures_are_reported_by_item, f"{DOCUMENTS}/FunctionResponseTypes", []),
     Mutation(queue.concurrency_fits_the_reservation, "QueueFunction/Properties/ReservedConcurrentExecutions", 5),
@@ -108,7 +108,8 @@ MUTATIONS = [
     Mutation(access.allowed_actions_are_named, f"{QUEUE_ROLE}/2/Action/1", "sqs:Delete*"),
     Mutation(access.allowed_actions_are_named, f"{API_ROLE}/1/Action", "*"),
     Mutation(access.allowed_resources_are_named, f"{QUEUE_ROLE}/2/Resource", "*"),
-    Mutation(access.allowed_resources_are_named, f"{QUEUE_ROLE}/3/Resource", {"Fn::Sub": "${ResultsBucket.Arn}/*"}),
+    Mutation(access.allowed_resources_are_named, f"{QUEUE_ROLE}/4/Resource", {"Fn::Sub": "${SourcesBucket.Arn}/*"}),
+    Mutation(access.allowed_resources_are_named, f"{QUEUE_ROLE}/7/Resource", {"Fn::Sub": "${ResultsBucket.Arn}/*"}),
     Mutation(access.allowed_resources_are_named, f"{API_ROLE}/1/Resource", GONE),
     Mutation(access.allowed_resources_are_named, f"{API_ROLE}/1/Resource", {"Fn::Join": [":", ["arn", "*"]]}),
     Mutation(
@@ -161,9 +162,12 @@ MUTATIONS = [
     ),
     Mutation(data.data_outlives_the_stack, "ResultsBucket/DeletionPolicy", GONE),
     Mutation(data.data_outlives_the_stack, "ResultsBucket/UpdateReplacePolicy", "Delete"),
+    Mutation(data.data_outlives_the_stack, "SourcesBucket/DeletionPolicy", GONE),
+    Mutation(data.data_outlives_the_stack, "StateTable/Properties/TimeToLiveSpecification", GONE),
     Mutation(data.data_outlives_the_stack, "ResultsTable/DeletionPolicy", "Delete"),
     Mutation(data.data_outlives_the_stack, "ResultsTable/UpdateReplacePolicy", GONE),
     Mutation(data.tables_are_encrypted_and_recoverable, "ResultsTable/Properties/SSESpecification", GONE),
+    Mutation(data.tables_are_encrypted_and_recoverable, "StateTable/Properties/SSESpecification", GONE),
     Mutation(
         data.tables_are_encrypted_and_recoverable,
         "ResultsTable/Properties/PointInTimeRecoverySpecification/PointInTimeRecoveryEnabled",

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from test_isolation import MemoryTrail
-from unit_fakes import FakeDeadline, FakeQueue, FakeStore, Tiny, make_tiny
+from unit_fakes import FakeDeadline, FakeQueue, FakeStore, Killed, MemoryTrail, Tiny, make_tiny
 
 from embakery.delivery import Received
 from embakery.errors import InvalidRequestError, StoreUnavailableError
@@ -149,9 +148,6 @@ def test_a_killer_among_the_lines_is_found_and_the_others_are_written(tiny: Tiny
     payload[70] = json.dumps({"id": "killer", "text": "e"}).encode()
     here = Place(tiny, FakeReader({"s": payload}))
     encode = tiny.engine.encode
-
-    class Killed(BaseException):
-        pass
 
     def fatal(batch: Sequence[tuple[int, ...]]) -> object:
         if any(7 in ids for ids in batch):

@@ -11,40 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from unit_fakes import FakeDeadLetters, FakeDeadline, FakeQueue, FakeStore, Tiny, make_tiny
+from unit_fakes import FakeDeadLetters, FakeDeadline, FakeQueue, FakeStore, Killed, MemoryTrail, Tiny, make_tiny
 
 from embakery.delivery import Received
-from embakery.isolation import DONE, SPLIT, Marks, Span, spans
+from embakery.isolation import DONE, SPLIT, Span, spans
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
 from embakery.work import Resources
 from embakery.worker import Outcome, Worker
 
 MAX_RECEIVES = 10
-
-
-class Killed(BaseException):
-    """The process is gone."""
-
-
-@dataclass
-class MemoryTrail:
-    """Marks that outlive the process. `writes` counts the round trips."""
-
-    marks: dict[str, dict[str, int]] = field(default_factory=dict)
-    writes: int = 0
-
-    def read(self, message_ids: Sequence[str]) -> dict[str, Marks]:
-        return {name: dict(self.marks[name]) for name in message_ids if name in self.marks}
-
-    def begin(self, message_id: str, unit: str) -> None:
-        self.writes += 1
-        units = self.marks.setdefault(message_id, {})
-        units[unit] = units.get(unit, 0) + 1
-
-    def end(self, message_id: str, unit: str, mark: int) -> None:
-        self.writes += 1
-        self.marks[message_id][unit] = mark
 
 
 @dataclass

@@ -17,6 +17,7 @@ from embakery.cross_encoder import CrossEncoder
 from embakery.dead_letters import DeadLetter
 from embakery.embed import Embedder
 from embakery.errors import CacheUnavailableError, EncodingError, StoreUnavailableError
+from embakery.isolation import Marks
 from embakery.results import Result, WriteOutcome
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
@@ -323,6 +324,30 @@ class FakeQueue:
 
     def delete(self, message_ids: Sequence[str]) -> None:
         self.deleted.append(list(message_ids))
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@dataclass
+class MemoryTrail:
+    """Marks that outlive the process. `writes` counts the round trips."""
+
+    marks: dict[str, dict[str, int]] = field(default_factory=dict)
+    writes: int = 0
+
+    def read(self, message_ids: Sequence[str]) -> dict[str, Marks]:
+        return {name: dict(self.marks[name]) for name in message_ids if name in self.marks}
+
+    def begin(self, message_id: str, unit: str) -> None:
+        self.writes += 1
+        units = self.marks.setdefault(message_id, {})
+        units[unit] = units.get(unit, 0) + 1
+
+    def end(self, message_id: str, unit: str, mark: int) -> None:
+        self.writes += 1
+        self.marks[message_id][unit] = mark
 
 
 @dataclass(frozen=True)
