@@ -7,7 +7,9 @@ import sys
 import click
 
 from cli.bake import bake, inspect
-from cli.commands import demo, embed, enqueue, local, rerank
+from cli.commands import demo, embed, local, rerank
+from cli.dlq import dlq
+from cli.enqueue import enqueue
 from cli.evaluate import evaluate
 from embakery import __version__
 from embakery.errors import ArtifactError, ConfigurationError, EmbakeryError, InvalidRequestError
@@ -26,7 +28,7 @@ def cli() -> None:
     """Bake a SentenceTransformer, feed it by queue or HTTP, get the same bits every time."""
 
 
-for command in (bake, inspect, evaluate, embed, rerank, enqueue, local, demo):
+for command in (bake, inspect, evaluate, embed, rerank, enqueue, local, demo, dlq):
     cli.add_command(command)
 
 
