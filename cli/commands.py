@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, TextIO
 
 import click
 
@@ -59,39 +58,6 @@ def rerank(query: str, documents: tuple[str, ...], artifact: Path, top_n: int | 
     candidates = list(documents) or [line.rstrip("\n") for line in sys.stdin]
     for line in Embedder.load(artifact).rerank(query, candidates, top_n=top_n, method=method):
         click.echo(f"{line.score:.4f}\t{candidates[line.index]}")
-
-
-@click.command()
-@click.argument("file", type=click.File(encoding="utf-8"), default="-")
-@click.option("--queue-url", required=True, envvar="EMBAKERY_QUEUE_URL", help="The documents queue.")
-@click.option("--destination", default="default", show_default=True, help="A destination's name in the deployment.")
-def enqueue(file: TextIO, queue_url: str, destination: str) -> None:
-    r"""Send the documents of FILE, JSON lines of {"id", "text", ...}, to the queue.
-
-    \b
-    embakery enqueue documents.jsonl --queue-url "$QUEUE_URL"
-    """
-    import boto3
-
-    from cli.progress import progress
-    from cli.sender import send_documents
-
-    documents = [_document(number, line) for number, line in enumerate(file, start=1) if line.strip()]
-    with progress("enqueue", len(documents)) as advance:
-        sent = send_documents(boto3.client("sqs"), queue_url, documents, destination=destination, on_sent=advance)
-    click.echo(f"{sent} documents sent")
-
-
-def _document(number: int, line: str) -> dict[str, Any]:
-    from embakery.errors import InvalidRequestError
-
-    try:
-        document = json.loads(line)
-    except ValueError:
-        raise InvalidRequestError(f"line {number}", "is not valid JSON") from None
-    if not isinstance(document, dict):
-        raise InvalidRequestError(f"line {number}", "must be a JSON object")
-    return document
 
 
 @click.command()

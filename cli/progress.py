@@ -12,8 +12,8 @@ Advance = Callable[[int], None]
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Advance]:
-    """Show a bar of `total` steps; yields the function that advances it by n."""
+def progress(label: str, total: int | None) -> Iterator[Advance]:
+    """Show a bar of `total` steps, or of as many as come if None; yields the function that advances it by n."""
     columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=total)

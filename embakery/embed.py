@@ -152,7 +152,11 @@ class Embedder:
         tokenized = self._tokenize(texts, input_type, truncate)
         wanted = list(dict.fromkeys(item.ids for item in tokenized if isinstance(item, TokenizedText)))
         keys = self._keys(wanted, cache, tenant)
+        troubles = counts.cache.errors
         cached = self._look_up(keys, cache, counts.cache)
+        if counts.cache.errors > troubles:
+            # It was just waited for in vain: not a second time, to write.
+            keys = {}
         encoded: dict[TokenIds, Vector | EmbakeryError] = {}
         for batch in self._encode([ids for ids in wanted if ids not in cached], deadline):
             # Round by round: what is done is kept, even if the process is killed in a later one.

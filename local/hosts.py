@@ -16,8 +16,11 @@ from typing import IO, Protocol
 
 from local.errors import FunctionCrashedError, FunctionError, FunctionInitError, FunctionTimeoutError
 from local.frames import DeadlinePassedError, Frame, Kind, PeerGoneError, read_frame, write_frame
+from local.invocations import context_fields, timeout_message
 
 _EXIT_GRACE_SECONDS = 2.0
+_FIRST_PAUSE_SECONDS = 0.0005
+_LONGEST_PAUSE_SECONDS = 0.02
 
 
 class LogSink(Protocol):
@@ -38,11 +41,7 @@ class Invocation:
 
     def frame(self) -> Frame:
         """Frame it; the time starts to run."""
-        context = {
-            "aws_request_id": self.request_id,
-            "deadline_ms": int((time.time() + self.timeout_seconds) * 1000),
-            "invoked_function_arn": self.function_arn,
-        }
+        context = context_fields(self.request_id, self.function_arn, timeout_seconds=self.timeout_seconds)
         return Frame(Kind.INVOKE, b'{"context":%s,"event":%s}' % (json.dumps(context).encode(), self.event_json))
 
 
@@ -72,6 +71,9 @@ class FunctionHost:
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
+        # Reaping and killing exclude each other: once reaped, the pid may be someone else's.
+        self._reaping = threading.Lock()
+        self._killed = False
         # A write to a stuck host must meet the deadline too.
         os.set_blocking(self._invocations, False)
         self._pumps = [self._pump(stream, logs) for stream in (self._process.stdout, self._process.stderr) if stream]
@@ -83,7 +85,7 @@ class FunctionHost:
 
     def is_running(self) -> bool:
         """Say whether the process still runs."""
-        return self._process.poll() is None
+        return self._status() is None
 
     def wait_until_ready(self, *, timeout_seconds: float) -> None:
         """Wait until the handler is loaded. Raises FunctionInitError, FunctionTimeoutError or FunctionCrashedError."""
@@ -106,14 +108,17 @@ class FunctionHost:
             raise _error_of(FunctionError, self._function_name, frame)
         return frame.payload
 
-    def interrupt(self) -> None:
-        """Kill the process and all it started; whoever waits for its response sees it crash."""
-        if self._process.returncode is not None:
-            # Reaped: its pid may be someone else's by now.
-            return
-        # macOS says EPERM for a group of zombies.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+    def interrupt(self) -> bool:
+        """Kill the process and all it started, and return True; whoever waits for its response sees it crash.
+
+        Does nothing if it has ended or was killed before, and returns False.
+        """
+        with self._reaping:
+            if self._killed or self._process.returncode is not None or _has_ended(self._process):
+                return False
+            self._killed = True
+            self._kill_group()
+            return True
 
     def kill(self) -> int:
         """Kill the process, read the rest of its logs and return its exit status (negative: the signal)."""
@@ -125,11 +130,8 @@ class FunctionHost:
         if self._invocations >= 0:
             os.close(self._invocations)
             self._invocations = -1
-        try:
-            self._process.wait(_EXIT_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.interrupt()
-        self._reap()
+        self._wait(_EXIT_GRACE_SECONDS)
+        self.kill()
 
     @contextlib.contextmanager
     def _deaths_named(self, doing: str, timeout_seconds: float) -> Iterator[None]:
@@ -137,8 +139,7 @@ class FunctionHost:
             yield
         except DeadlinePassedError as error:
             self.kill()
-            message = f"{doing}: Task timed out after {timeout_seconds:.2f} seconds"
-            raise FunctionTimeoutError(self._function_name, message) from error
+            raise FunctionTimeoutError(self._function_name, timeout_message(doing, timeout_seconds)) from error
         except PeerGoneError as error:
             message = f"{doing}: Runtime exited with status {self._exit_status()}"
             raise FunctionCrashedError(self._function_name, message) from error
@@ -149,16 +150,41 @@ class FunctionHost:
 
     def _exit_status(self) -> int:
         # It closed its pipe, so it is ending: its own status, not our signal's, is worth a moment.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_EXIT_GRACE_SECONDS)
+        self._wait(_EXIT_GRACE_SECONDS)
         return self.kill()
 
     def _reap(self) -> int:
-        status = self._process.wait()
+        status = self._wait(None)
         for pump in self._pumps:
             pump.join(_EXIT_GRACE_SECONDS)
         self._close_pipes()
         return status
+
+    def _wait(self, timeout_seconds: float | None) -> int:
+        """Return the exit status when the process has ended; -1 if it has not by then."""
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        while (status := self._status()) is None:
+            if deadline is not None and time.monotonic() >= deadline:
+                return -1
+            # Never within the lock: `interrupt` must not wait for us.
+            time.sleep(pause)
+            pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+        return status
+
+    def _status(self) -> int | None:
+        """Return the exit status, None while it runs. What an ended process started is killed before it is reaped."""
+        with self._reaping:
+            if self._process.returncode is None and _has_ended(self._process):
+                if self._process.returncode is None:
+                    self._kill_group()
+                self._process.wait()
+            return self._process.returncode
+
+    def _kill_group(self) -> None:
+        # macOS says EPERM for a group of zombies.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _close_pipes(self) -> None:
         for descriptor in (self._invocations, self._responses, self._lifeline):
@@ -170,6 +196,14 @@ class FunctionHost:
         thread = threading.Thread(target=_read_lines, args=(stream, self._function_name, logs), daemon=True)
         thread.start()
         return thread
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Say whether our child has ended, and leave it unreaped: its pid, and its group's, stay its own."""
+    if sys.platform == "darwin" and sys.version_info < (3, 13):
+        # No waitid there: reaped at once, so what it left behind is not killed.
+        return process.poll() is not None
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _read_lines(stream: IO[bytes], source: str, logs: LogSink) -> None:

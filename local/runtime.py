@@ -109,26 +109,34 @@ def run_invocation(handler: Handler, payload: bytes) -> Frame:
     invocation = json.loads(payload)
     context = LambdaContext(**invocation["context"], environ=os.environ)
     try:
-        response = handler(invocation["event"], context)
+        return Frame(Kind.RESULT, marshal(handler(invocation["event"], context)))
     except Exception as error:
         return _error_frame(error)
+
+
+def marshal(response: object) -> bytes:
+    """Return a response's JSON. Raises RuntimeReportError if it has none."""
     try:
         # As AWS's runtime marshals from Python 3.12 on: UTF-8, not escaped.
-        return Frame(Kind.RESULT, json.dumps(response, ensure_ascii=False).encode())
+        return json.dumps(response, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        return _error_frame(RuntimeReportError("Runtime.MarshalError", f"Unable to marshal response: {error}"))
+        raise RuntimeReportError("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
 
 
-def _error_frame(error: Exception) -> Frame:
-    """Write the error to stderr, as Lambda's runtime logs it, and frame it in Lambda's shape."""
-    traceback.print_exception(error, file=sys.stderr)
-    sys.stderr.flush()
-    document = {
+def error_document(error: Exception) -> dict[str, Any]:
+    """Return an error in Lambda's shape: `errorType`, `errorMessage`, `stackTrace`."""
+    return {
         "errorType": error.error_type if isinstance(error, RuntimeReportError) else type(error).__name__,
         "errorMessage": str(error),
         "stackTrace": traceback.format_tb(error.__traceback__),
     }
-    return Frame(Kind.ERROR, json.dumps(document).encode())
+
+
+def _error_frame(error: Exception) -> Frame:
+    """Write the error to stderr, as Lambda's runtime logs it, and frame it."""
+    traceback.print_exception(error, file=sys.stderr)
+    sys.stderr.flush()
+    return Frame(Kind.ERROR, json.dumps(error_document(error)).encode())
 
 
 if __name__ == "__main__":

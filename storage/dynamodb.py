@@ -7,15 +7,17 @@ numbers. Conditional writes are PutItem, since BatchWriteItem takes no condition
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from botocore.exceptions import BotoCoreError, ClientError
 
 from embakery.errors import StoreUnavailableError
 from embakery.results import EmbeddingResult, RerankResult, Result, WriteOutcome
+from storage.identities import write_newest
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
 
 # boto3's default connection pool holds ten.
 _WRITERS = 10
+# DynamoDB's limit for an item, names and values together.
+MAX_ITEM_BYTES = 400 * 1024
+# After so many calls in a row without an answer the rest would only wait in vain.
+_ENOUGH_FAILURES = 3
+# Answers that every other item would get too.
+_NO_TABLE = frozenset({"ResourceNotFoundException", "AccessDeniedException", "UnrecognizedClientException"})
 
 
 class DynamoDBStore:
@@ -33,30 +41,81 @@ class DynamoDBStore:
         self._table = table
 
     def write(self, results: Sequence[Result]) -> list[WriteOutcome]:
-        """Put each result if it is newer than what is there. Raises StoreUnavailableError if none could be put."""
-        with ThreadPoolExecutor(min(_WRITERS, len(results) or 1)) as pool:
-            outcomes = list(pool.map(self._put, results))
-        if results and all(isinstance(outcome, Exception) for outcome in outcomes):
-            raise StoreUnavailableError(f"dynamodb took no write: {outcomes[0]}")
-        return [outcome if isinstance(outcome, WriteOutcome) else WriteOutcome.FAILED for outcome in outcomes]
+        """Put each result if it is newer than what is there. Raises StoreUnavailableError if none could be put.
 
-    def _put(self, result: Result) -> WriteOutcome | StoreUnavailableError:
+        An item that is throttled fails alone, and so does one above DynamoDB's 400 KB, which is not tried. When the
+        table does not answer, the rest of a batch is not tried either.
+        """
+        return write_newest(results, self._write)
+
+    def _write(self, results: Sequence[Result]) -> list[WriteOutcome]:
+        items = [to_item(result) for result in results]
+        fitting = [index for index, item in enumerate(items) if item_bytes(item) <= MAX_ITEM_BYTES]
+        table = _Reachable()
+        with ThreadPoolExecutor(min(_WRITERS, len(fitting) or 1)) as pool:
+            answers = list(pool.map(lambda index: self._put(items[index], table), fitting))
+        failures = [answer for answer in answers if isinstance(answer, StoreUnavailableError)]
+        if fitting and len(failures) == len(fitting):
+            raise StoreUnavailableError(f"dynamodb took no write: {failures[0]}")
+        outcomes = [WriteOutcome.FAILED] * len(results)
+        for index, answer in zip(fitting, answers, strict=True):
+            outcomes[index] = answer if isinstance(answer, WriteOutcome) else WriteOutcome.FAILED
+        return outcomes
+
+    def _put(
+        self, item: Mapping[str, UniversalAttributeValueTypeDef], table: _Reachable
+    ) -> WriteOutcome | StoreUnavailableError:
+        if not table.worth_a_try():
+            return StoreUnavailableError("not tried")
         try:
             self._client.put_item(
                 TableName=self._table,
-                Item=to_item(result),
+                Item=item,
                 ConditionExpression="attribute_not_exists(pk) OR #version < :version",
                 ExpressionAttributeNames={"#version": "version"},
-                ExpressionAttributeValues={":version": {"N": str(result.version)}},
+                ExpressionAttributeValues={":version": item["version"]},
             )
         except ClientError as error:
             code = error.response["Error"]["Code"]
+            table.tell(answered=code not in _NO_TABLE)
             if code == "ConditionalCheckFailedException":
                 return WriteOutcome.SUPERSEDED
             return StoreUnavailableError(code)
         except BotoCoreError as error:
+            table.tell(answered=False)
             return StoreUnavailableError(type(error).__name__)
+        table.tell(answered=True)
         return WriteOutcome.WRITTEN
+
+
+class _Reachable:
+    """Whether a table still answers, as a batch's writers find."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._lock = threading.Lock()
+
+    def worth_a_try(self) -> bool:
+        with self._lock:
+            return self._failures < _ENOUGH_FAILURES
+
+    def tell(self, *, answered: bool) -> None:
+        with self._lock:
+            self._failures = 0 if answered else self._failures + 1
+
+
+def item_bytes(item: Mapping[str, Any]) -> int:
+    """Return an item's size as DynamoDB counts it: names and values; numbers a byte for two digits, and one."""
+    return sum(len(name.encode()) + _value_bytes(value) for name, value in item.items())
+
+
+def _value_bytes(value: Mapping[str, Any]) -> int:
+    ((kind, content),) = value.items()
+    if kind == "N":
+        return (len(content) + 1) // 2 + 1
+    if kind == "B":
+        return len(content)
+    return len(content.encode()) if kind == "S" else 1
 
 
 def to_item(result: Result) -> dict[str, UniversalAttributeValueTypeDef]:

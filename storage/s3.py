@@ -21,7 +21,8 @@ from embakery.results import Result, WriteOutcome
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_ALREADY_THERE = frozenset({"PreconditionFailed", "412"})
+SUFFIX = ".jsonl.gz"
+ALREADY_THERE = frozenset({"PreconditionFailed", "412"})
 
 
 class S3Store:
@@ -53,7 +54,7 @@ class S3Store:
     def _put(self, folder: str, results: Sequence[Result]) -> WriteOutcome:
         rows = sorted({json.dumps(result.to_json(), sort_keys=True, ensure_ascii=False) for result in results})
         content = "".join(f"{row}\n" for row in rows).encode()
-        key = f"{self._prefix}{folder}/{hashlib.sha256(content).hexdigest()}.jsonl.gz"
+        key = f"{self._prefix}{folder}/{hashlib.sha256(content).hexdigest()}{SUFFIX}"
         try:
             self._client.put_object(
                 Bucket=self._bucket,
@@ -65,7 +66,7 @@ class S3Store:
                 IfNoneMatch="*",
             )
         except ClientError as error:
-            if error.response["Error"]["Code"] in _ALREADY_THERE:
+            if error.response["Error"]["Code"] in ALREADY_THERE:
                 return WriteOutcome.SUPERSEDED
             raise StoreUnavailableError(f"s3 refused a write: {error.response['Error']['Code']}") from error
         except BotoCoreError as error:
@@ -77,9 +78,14 @@ def read_rows(client: S3Client, *, bucket: str, prefix: str) -> Iterator[dict[st
     """Yield every row of every object under a prefix, in no order of meaning."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     for entry in (entry for page in pages for entry in page.get("Contents", [])):
-        body = client.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
-        for line in gzip.decompress(body).splitlines():
-            yield json.loads(line)
+        if entry["Key"].endswith(SUFFIX):
+            yield from read_object(client, bucket=bucket, key=entry["Key"])
+
+
+def read_object(client: S3Client, *, bucket: str, key: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one object, a line at a time."""
+    with gzip.GzipFile(fileobj=client.get_object(Bucket=bucket, Key=key)["Body"]) as lines:
+        yield from map(json.loads, lines)
 
 
 def current_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -90,10 +96,11 @@ def current_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     current: dict[tuple[str, str, str, str], dict[str, Any]] = {}
     for row in rows:
         identity = (row["tenant"], row["kind"], row["id"], row["space_id"])
-        if identity not in current or _precedence(row) > _precedence(current[identity]):
+        if identity not in current or precedence(row) > precedence(current[identity]):
             current[identity] = row
     return list(current.values())
 
 
-def _precedence(row: dict[str, Any]) -> tuple[int, str]:
-    return row["version"], json.dumps(row, sort_keys=True)
+def precedence(row: dict[str, Any]) -> tuple[int, bytes]:
+    """Return what orders the rows of one identity: the version, then a digest of the row."""
+    return row["version"], hashlib.sha256(json.dumps(row, sort_keys=True).encode()).digest()

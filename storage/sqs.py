@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from embakery.batches import batches
 from embakery.errors import StoreUnavailableError
 from embakery.results import Result, WriteOutcome
-from storage.batches import batches
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

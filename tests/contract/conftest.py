@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import NoPostgresError, PostgresServer
 
+from local.errors import ServerStartError
 from local.processes import ServerProcess
 from local.resources import AwsClients
 from local.servers import start_ministack, start_redis
@@ -34,5 +37,26 @@ def shared_redis(redis_server: str, tmp_path_factory: pytest.TempPathFactory) ->
 def own_redis(redis_server: str, tmp_path: Path) -> Iterator[ServerProcess]:
     """A server for a test which changes its settings or ends it."""
     server = start_redis(tmp_path, executable=redis_server)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A Postgres with pgvector. Without one tests skip, but in CI they fail."""
+    try:
+        server = PostgresServer()
+    except (NoPostgresError, ServerStartError) as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no Postgres: {error}")
+        pytest.skip(f"no Postgres: {error}")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_postgres(postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """A server for a test which ends it. After the shared one, so that it skips or fails alike."""
+    server = PostgresServer()
     yield server
     server.stop()

@@ -14,6 +14,7 @@ from embakery.results import EmbeddingResult, RankedDocument, RerankResult, Resu
 from embakery.vectors import Vector
 from local.resources import AwsClients
 from storage.dynamodb import DynamoDBStore
+from storage.identities import Identity, identity
 from storage.s3 import S3Store, current_rows, read_rows
 from storage.sqs import SqsStore
 
@@ -52,15 +53,6 @@ def ranking(id_: str = "q-1", *, version: int = 1, tenant: str = "acme") -> Rera
     return RerankResult(id_, version, tenant, "space-1", "tiny", lines, None)
 
 
-Identity = tuple[str, str, str, str]
-"""Tenant, kind, id, space."""
-
-
-def identity(result: Result) -> Identity:
-    """Name what a result is about."""
-    return result.tenant, result.kind, result.id, result.space_id
-
-
 class StoreUnderTest(Protocol):
     """A store, and the eyes of its consumer."""
 
@@ -71,12 +63,17 @@ class StoreUnderTest(Protocol):
     # What the store says of a result that it has already, and of one that is older than what it has.
     repeated: WriteOutcome
     late: WriteOutcome
+    # 64 KiB, the most that a message may have.
+    takes_large_metadata: bool
 
     def current(self) -> dict[Identity, dict[str, Any]]:
         """What a consumer finds: the row that counts, for each identity."""
 
     def effects(self) -> int:
         """How many writes a consumer sees."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
 
 
 @dataclass
@@ -105,12 +102,16 @@ class MemoryUnderTest:
     store: MemoryStore = field(default_factory=MemoryStore)
     repeated: WriteOutcome = WriteOutcome.SUPERSEDED
     late: WriteOutcome = WriteOutcome.SUPERSEDED
+    takes_large_metadata: bool = True
 
     def current(self) -> dict[Identity, dict[str, Any]]:
         return self.store.rows
 
     def effects(self) -> int:
         return self.store.written
+
+    def close(self) -> None:
+        pass
 
 
 @dataclass
@@ -123,6 +124,7 @@ class S3UnderTest:
     repeated: WriteOutcome = WriteOutcome.SUPERSEDED
     # An object of its own: `current_rows` leaves it out.
     late: WriteOutcome = WriteOutcome.WRITTEN
+    takes_large_metadata: bool = True
 
     @property
     def store(self) -> S3Store:
@@ -134,6 +136,9 @@ class S3UnderTest:
     def effects(self) -> int:
         return sum(1 for _ in read_rows(self.clients.s3, bucket=self.bucket, prefix=self.prefix))
 
+    def close(self) -> None:
+        pass
+
 
 @dataclass
 class DynamoDBUnderTest:
@@ -143,6 +148,7 @@ class DynamoDBUnderTest:
     table: str
     repeated: WriteOutcome = WriteOutcome.SUPERSEDED
     late: WriteOutcome = WriteOutcome.SUPERSEDED
+    takes_large_metadata: bool = True
 
     @property
     def store(self) -> DynamoDBStore:
@@ -153,6 +159,9 @@ class DynamoDBUnderTest:
 
     def effects(self) -> int:
         return len(self._rows())
+
+    def close(self) -> None:
+        pass
 
     def _rows(self) -> list[dict[str, Any]]:
         pages = self.clients.dynamodb.get_paginator("scan").paginate(TableName=self.table)
@@ -185,6 +194,7 @@ class SqsUnderTest:
     # The queue takes everything; duplicates are dropped behind it.
     repeated: WriteOutcome = WriteOutcome.WRITTEN
     late: WriteOutcome = WriteOutcome.WRITTEN
+    takes_large_metadata: bool = True
     received: list[dict[str, Any]] = field(default_factory=list)
     _known: set[str] = field(default_factory=set)
 
@@ -199,6 +209,9 @@ class SqsUnderTest:
     def effects(self) -> int:
         self._receive()
         return len(self.received)
+
+    def close(self) -> None:
+        pass
 
     def _receive(self) -> None:
         sqs = self.clients.sqs

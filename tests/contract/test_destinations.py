@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from contract_fakes import embedding
 
@@ -10,7 +13,11 @@ from embakery.results import ResultStore, WriteOutcome
 from local.resources import AwsClients
 from storage.destinations import open_store
 from storage.dynamodb import DynamoDBStore
+from storage.opensearch import OpenSearchStore
+from storage.postgres import PostgresStore
+from storage.qdrant import QdrantStore
 from storage.s3 import S3Store
+from storage.s3_vectors import S3VectorsStore
 from storage.sqs import SqsStore
 
 CANARY = "canary"
@@ -36,6 +43,13 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("dynamodb://table", DynamoDBStore),
         ("sqs+https://sqs.us-east-1.amazonaws.com/1/q.fifo", SqsStore),
         ("sqs+http://127.0.0.1:4566/000000000000/q", SqsStore),
+        ("s3vectors://bucket/index", S3VectorsStore),
+        ("postgres://me@host/db", PostgresStore),
+        ("postgresql://me@host:5433/db?table=results.vectors&sslmode=require", PostgresStore),
+        ("qdrant+https://host:6334/documents", QdrantStore),
+        ("qdrant+http://host/behind/a/proxy/documents", QdrantStore),
+        ("opensearch+https://search-x.eu-west-1.es.amazonaws.com/documents", OpenSearchStore),
+        ("opensearch+https://host:9200/documents?region=eu-west-1&service=es&knn=false", OpenSearchStore),
     ],
 )
 def test_the_scheme_chooses_the_store(url: str, kind: type[ResultStore]) -> None:
@@ -55,13 +69,63 @@ def test_the_scheme_chooses_the_store(url: str, kind: type[ResultStore]) -> None
         "https://canary",
         "sqs://canary",
         "S3://canary",
-        "postgres://user:canary@host/db",
+        "s3vectors://canary",
+        "s3vectors://canary/a/b",
+        "qdrant://canary",
+        "opensearch+https://canary",
+        "opensearch+https://me:canary@host/index",
+        "opensearch+https://host/index?canary=1",
+        "opensearch+https://[canary/index",
+        "qdrant+https://[canary/index",
+        "qdrant+https://host:canary/index",
+        "mysql://user:canary@host/db",
     ],
 )
 def test_any_other_url_is_refused_naming_the_destination_and_not_the_url(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         open_store("archive", url)
-    assert str(caught.value) == ("destination archive: its URL must begin with s3://, dynamodb:// or sqs+https://")
+    assert str(caught.value).startswith("destination archive: its URL must be one of s3://bucket/prefix/, dynamodb://")
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://me:canary@host/db?table=not%20a%20name",
+        "postgresql://me:canary@[host/db",
+        "qdrant+https://canary",
+        "qdrant+local://canary",
+        "qdrant+https://me:canary@host/c",
+        "opensearch+https://host/Canary",
+        "opensearch+https://host/canary/again",
+    ],
+)
+def test_a_url_that_its_store_refuses_names_the_destination_and_is_not_quoted(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        open_store("archive", url)
+    assert str(caught.value).startswith("destination archive: ")
+    assert "canary" not in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "extra"),
+    [("postgres://me@host/db", "psycopg", "postgres"), ("qdrant+https://host/c", "qdrant_client", "qdrant")],
+)
+def test_a_missing_package_says_what_to_install(
+    url: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigurationError) as caught:
+        open_store("archive", url)
+    assert str(caught.value).endswith(f"pip install 'embakery[{extra}]'")
+
+
+def test_importing_destinations_imports_no_clients() -> None:
+    """What a destination needs is imported when it is opened: a function pays for its own alone."""
+    program = "import sys, storage.destinations; print(*sorted(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(answer.stdout.split())
+    assert not loaded & {"psycopg", "qdrant_client", "pyarrow", "boto3", "botocore", "urllib3", "numpy.random"}
 
 
 @pytest.mark.parametrize("url", ["s3://contract/slash/prefix/", "s3://contract/bare/prefix"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from contract_fakes import embedding, ranking
@@ -15,7 +17,8 @@ from embakery.errors import StoreUnavailableError
 from embakery.results import Result, ResultStore, WriteOutcome
 from local.processes import free_port
 from local.resources import AwsClients
-from storage.dynamodb import DynamoDBStore
+from storage.destinations import open_store
+from storage.dynamodb import DynamoDBStore, item_bytes
 from storage.s3 import S3Store
 from storage.sqs import SqsStore
 
@@ -47,12 +50,15 @@ class FakeS3:
 
 @dataclass
 class FakeDynamoDB:
-    """Raises for some ids."""
+    """Raises for some ids, or for all."""
 
     errors: dict[str, Exception]
+    always: Exception | None = None
+    tried: list[str] = field(default_factory=list)
 
     def put_item(self, *, Item: dict[str, Any], **_: Any) -> None:  # noqa: N803 - boto3's own name
-        error = self.errors.get(Item["id"]["S"])
+        self.tried.append(Item["id"]["S"])
+        error = self.errors.get(Item["id"]["S"], self.always)
         if error is not None:
             raise error
 
@@ -121,6 +127,44 @@ def test_dynamodb_that_only_has_everything_already_is_no_failure() -> None:
     assert dynamodb(a=refused("ConditionalCheckFailedException")).write([embedding("a")]) == [SUPERSEDED]
 
 
+@pytest.mark.parametrize("error", [DEAD, SLOW, refused("ResourceNotFoundException"), refused("AccessDeniedException")])
+def test_dynamodb_gives_up_a_table_that_does_not_answer(error: Exception) -> None:
+    client = FakeDynamoDB({}, always=error)
+    with pytest.raises(StoreUnavailableError):
+        DynamoDBStore(client, table="table").write([embedding(str(n)) for n in range(300)])  # type: ignore[arg-type]
+    # Ten writers at once: those under way end, nobody begins.
+    assert len(client.tried) <= 13
+
+
+def test_dynamodb_tries_every_item_of_a_table_that_throttles() -> None:
+    client = FakeDynamoDB({}, always=refused("ProvisionedThroughputExceededException"))
+    with pytest.raises(StoreUnavailableError, match="ProvisionedThroughputExceededException"):
+        DynamoDBStore(client, table="table").write([embedding(str(n)) for n in range(30)])  # type: ignore[arg-type]
+    assert len(client.tried) == 30
+
+
+def test_dynamodb_does_not_try_what_is_larger_than_an_item() -> None:
+    client = FakeDynamoDB({})
+    vector = np.ones(100_001, dtype=np.float32)
+    batch: list[Result] = [embedding("a"), embedding("large", vector=vector, metadata={"m": "m" * 10_000})]
+    store = DynamoDBStore(client, table="table")  # type: ignore[arg-type]
+    assert store.write(batch) == [WRITTEN, FAILED]
+    # Alone it is no trouble of the table's either.
+    assert store.write(batch[1:]) == [FAILED]
+    assert client.tried == ["a"]
+
+
+def test_dynamodb_counts_an_item_as_dynamodb_does() -> None:
+    assert item_bytes({"é": {"S": "é"}, "n": {"N": "1234"}, "v": {"B": b"12345678"}, "t": {"BOOL": True}}) == 19
+
+
+def test_a_lower_version_fails_with_the_higher_one_of_its_batch() -> None:
+    """It would be lost otherwise, were the higher one never written."""
+    store = dynamodb(a=DEAD)
+    outcomes = store.write([embedding("a", version=1), embedding("a", version=2), embedding("b"), embedding("b")])
+    assert outcomes == [FAILED, FAILED, WRITTEN, SUPERSEDED]
+
+
 def test_sqs_fails_the_entries_that_the_queue_names() -> None:
     batch: list[Result] = [embedding(str(number)) for number in range(12)]
     outcomes = sqs(FakeSqs(refused=frozenset({"1", "11"}))).write(batch)
@@ -172,6 +216,12 @@ STORES: dict[str, Callable[[AwsClients], ResultStore]] = {
     "dynamodb": lambda clients: DynamoDBStore(clients.dynamodb, table="nobody-made-it"),
     "sqs": lambda clients: SqsStore(clients.sqs, queue_url=f"{clients.sqs.meta.endpoint_url}/000000000000/nobody"),
 }
+UNREACHABLE = {
+    "postgres": "postgresql://me:the-canary-sings@127.0.0.1:{port}/db",
+    "qdrant": "qdrant+http://127.0.0.1:{port}/documents",
+    "opensearch": "opensearch+http://127.0.0.1:{port}/documents",
+    "s3vectors": "s3vectors://bucket/index",
+}
 
 
 @pytest.fixture
@@ -191,3 +241,18 @@ def test_an_unreachable_endpoint_is_an_unavailable_store(unreachable: AwsClients
 def test_a_bucket_table_or_queue_that_is_not_there_is_an_unavailable_store(aws: AwsClients, name: str) -> None:
     with pytest.raises(StoreUnavailableError):
         STORES[name](aws).write([embedding(uuid.uuid4().hex)])
+
+
+@pytest.mark.parametrize("name", UNREACHABLE)
+def test_an_unreachable_server_is_an_unavailable_store(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    for variable in ("AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(variable, "us-east-1")
+    store = open_store(name, UNREACHABLE[name].format(port=port))
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailableError) as caught:
+        store.write([embedding("a"), embedding("b"), ranking()])
+    assert time.monotonic() - started < 10
+    assert CANARY not in str(caught.value)
+    assert str(port) not in str(caught.value)

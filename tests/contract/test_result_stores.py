@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -19,16 +20,24 @@ from contract_fakes import (
     SqsUnderTest,
     StoreUnderTest,
     embedding,
-    identity,
     ranking,
 )
+from places import (
+    OpenSearchUnderTest,
+    PostgresUnderTest,
+    QdrantHttpUnderTest,
+    QdrantLocalUnderTest,
+    S3VectorsUnderTest,
+)
+from postgres_server import PostgresServer
 
 from embakery.results import Result, WriteOutcome
 from embakery.vectors import from_base64
 from local.resources import AwsClients
+from storage.identities import identity
 from storage.s3 import current_rows, read_rows
 
-WRITTEN, SUPERSEDED = WriteOutcome.WRITTEN, WriteOutcome.SUPERSEDED
+WRITTEN, SUPERSEDED, FAILED = WriteOutcome.WRITTEN, WriteOutcome.SUPERSEDED, WriteOutcome.FAILED
 
 
 def make_s3(clients: AwsClients) -> S3UnderTest:
@@ -58,19 +67,44 @@ def make_fifo(clients: AwsClients) -> SqsUnderTest:
     return SqsUnderTest(clients, clients.sqs.create_queue(QueueName=name, Attributes={"FifoQueue": "true"})["QueueUrl"])
 
 
-MAKERS: dict[str, Callable[[AwsClients], StoreUnderTest]] = {
+def with_pgvector(server: PostgresServer) -> PostgresUnderTest:
+    return PostgresUnderTest(server.database("with_pgvector"), pgvector=True)
+
+
+def without_pgvector(server: PostgresServer) -> PostgresUnderTest:
+    return PostgresUnderTest(server.database("without_pgvector"), pgvector=False)
+
+
+AWS: dict[str, Callable[[AwsClients], StoreUnderTest]] = {
     "s3": make_s3,
     "dynamodb": make_dynamodb,
     "sqs": make_sqs,
     "sqs-fifo": make_fifo,
 }
+POSTGRES: dict[str, Callable[[PostgresServer], StoreUnderTest]] = {
+    "pgvector": with_pgvector,
+    "postgres": without_pgvector,
+}
+ALONE: dict[str, Callable[[], StoreUnderTest]] = {
+    "memory": MemoryUnderTest,
+    "qdrant-local": QdrantLocalUnderTest,
+    "qdrant-http": QdrantHttpUnderTest,
+    "opensearch": OpenSearchUnderTest,
+    "s3-vectors": S3VectorsUnderTest,
+}
 
 
-@pytest.fixture(params=["memory", *MAKERS])
-def place(request: pytest.FixtureRequest) -> StoreUnderTest:
-    if request.param == "memory":
-        return MemoryUnderTest()
-    return MAKERS[request.param](request.getfixturevalue("aws"))
+@pytest.fixture(params=[*ALONE, *AWS, *POSTGRES])
+def place(request: pytest.FixtureRequest) -> Iterator[StoreUnderTest]:
+    name = request.param
+    if name in ALONE:
+        made = ALONE[name]()
+    elif name in AWS:
+        made = AWS[name](request.getfixturevalue("aws"))
+    else:
+        made = POSTGRES[name](request.getfixturevalue("postgres"))
+    yield made
+    made.close()
 
 
 def test_a_result_is_written_with_all_that_it_says(place: StoreUnderTest) -> None:
@@ -89,10 +123,11 @@ def test_a_ranking_is_written_with_all_that_it_says(place: StoreUnderTest) -> No
 
 def test_vectors_come_back_bit_for_bit(place: StoreUnderTest) -> None:
     vectors = [VECTOR, np.random.default_rng(7).standard_normal(384).astype(np.float32)]
-    place.store.write([embedding(str(number), vector=vector) for number, vector in enumerate(vectors)])
+    # A space has one dimension.
+    place.store.write([embedding(space_id=f"space-{vector.size}", vector=vector) for vector in vectors])
     rows = place.current()
-    for number, vector in enumerate(vectors):
-        back = from_base64(rows["acme", "embedding", str(number), "space-1"]["vector"])
+    for vector in vectors:
+        back = from_base64(rows["acme", "embedding", "doc-1", f"space-{vector.size}"]["vector"])
         assert back.tobytes() == vector.tobytes()
 
 
@@ -194,10 +229,51 @@ def test_unusual_ids_stay_apart_and_come_back_as_they_were(place: StoreUnderTest
     assert place.effects() == len(UNUSUAL_IDS)
 
 
+def test_an_id_that_holds_nul_is_stored_or_fails_alone(place: StoreUnderTest) -> None:
+    batch: list[Result] = [embedding("a"), embedding("nul\0"), embedding("b")]
+    outcomes = place.store.write(batch)
+    assert [outcomes[0], outcomes[2]] == [WRITTEN] * 2
+    stored = [result for result, outcome in zip(batch, outcomes, strict=True) if outcome is WRITTEN]
+    assert place.current() == {identity(result): result.to_json() for result in stored}
+
+
+def test_metadata_that_holds_nul_and_odd_numbers_comes_back(place: StoreUnderTest) -> None:
+    metadata = {"nul\0": "\0", "zero": -0.0, "tiny": 5e-324, "deep": [{"a": [None, True]}], "": {}}
+    result = embedding(metadata=metadata)
+    assert place.store.write([result]) == [WRITTEN]
+    row = place.current()[identity(result)]
+    assert json.dumps(row["metadata"], sort_keys=True) == json.dumps(metadata, sort_keys=True)
+
+
+def test_writers_that_race_end_with_the_highest_version(place: StoreUnderTest) -> None:
+    """Six writers, each with other ids before the one they share, so that batches overlap in any order."""
+    store = place.store
+    batches = [[embedding(id_, version=version) for id_ in ("a", "b", "c")] for version in range(24)]
+    order = np.random.default_rng(5).permutation(24)
+    with ThreadPoolExecutor(6) as pool:
+        written = list(pool.map(store.write, [batches[number][:: 1 - 2 * (number % 2)] for number in order]))
+    assert all(FAILED not in outcomes for outcomes in written)
+    assert {row["id"]: row["version"] for row in place.current().values()} == {"a": 23, "b": 23, "c": 23}
+
+
+def test_of_writers_with_the_same_batch_one_has_the_effect(place: StoreUnderTest) -> None:
+    store = place.store
+    batch: list[Result] = [embedding(str(number)) for number in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        written = list(pool.map(store.write, [batch, batch[::-1], batch, batch[::-1]]))
+    assert all(FAILED not in outcomes for outcomes in written)
+    assert place.current() == {identity(result): result.to_json() for result in batch}
+
+
 def test_the_largest_batch_of_the_largest_metadata(place: StoreUnderTest) -> None:
     """64 KiB of metadata each, of two bytes a character: over every limit of a single request."""
     batch: list[Result] = [embedding(f"doc-{number}", metadata={"m": "é" * 32_000}) for number in range(25)]
-    assert place.store.write(batch) == [WRITTEN] * 25
+    outcomes = place.store.write(batch)
+    if not place.takes_large_metadata:
+        assert outcomes == [FAILED] * 25
+        assert place.effects() == 0
+        return
+    assert outcomes == [WRITTEN] * 25
     assert place.current() == {identity(result): result.to_json() for result in batch}
 
 

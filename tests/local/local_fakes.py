@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from local.errors import QueueCallError
-from local.sqs import DeleteFailure, Message
+from local.event_source_mapping import EventSourceMapping, Invocable, MappingSettings
+from local.sqs import DeleteFailure, Message, MessageQueue
+
+ARN = "arn:aws:sqs:us-east-1:000000000000:documents"
+FIFO_ARN = ARN + ".fifo"
 
 HERE = Path(__file__).resolve().parent
 EVENTS = HERE.parent.parent / "events"
@@ -25,6 +30,34 @@ def eventually(condition: Callable[[], object], *, seconds: float = 15.0) -> Non
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def running(
+    queue: MessageQueue, function: Invocable, *, log: LogLines | None = None, arn: str = ARN, **settings: Any
+) -> Iterator[EventSourceMapping]:
+    """A mapping at work, stopped in the end."""
+    mapping = EventSourceMapping(
+        MappingSettings(queue_arn=arn, **settings), queue=queue, function=function, log=(log or LogLines()).add
+    )
+    mapping.start()
+    try:
+        yield mapping
+    finally:
+        assert mapping.stop()
+
+
+def failures(*ids: str) -> dict[str, Any]:
+    return {"batchItemFailures": [{"itemIdentifier": id_} for id_ in ids]}
+
+
+def raising(error: Exception) -> Callable[[list[str]], Any]:
+    """A response of FakeFunction's that is an error."""
+
+    def respond(ids: list[str]) -> Any:
+        raise error
+
+    return respond
 
 
 @dataclass
@@ -41,13 +74,17 @@ class LogLines:
 
 
 class FakeQueue:
-    """An SQS queue in memory: visibility, receive counts, one group in flight at a time."""
+    """An SQS queue in memory: visibility, receive counts, a handle per receive, one group in flight at a time.
+
+    As an emulator does, and SQS does not, it refuses to delete by the handle of a message that is gone.
+    """
 
     def __init__(self, *, visibility_seconds: float = 60.0) -> None:
         self.visibility_seconds = visibility_seconds
         self.deleted: list[str] = []
         self.requested: list[int] = []
         self.failing_receives = 0
+        self.failing_deletes = 0
         self.delete_failures: dict[str, list[str]] = {}
         self._messages: dict[str, Message] = {}
         self._visible_at: dict[str, float] = {}
@@ -62,9 +99,26 @@ class FakeQueue:
             self._changed.notify_all()
 
     def make_visible(self, id_: str) -> None:
+        self.hide(id_, seconds=0)
+
+    def hide(self, id_: str, *, seconds: float) -> None:
+        """Change the visibility timeout of a message in flight."""
         with self._changed:
-            self._visible_at[id_] = 0.0
+            self._visible_at[id_] = time.monotonic() + seconds
             self._changed.notify_all()
+
+    def delete_by_handle(self, handle: str) -> None:
+        """What a handler does that deletes a message itself."""
+        with self._changed:
+            id_ = next(id_ for id_, message in self._messages.items() if message.receipt_handle == handle)
+            del self._messages[id_], self._visible_at[id_]
+            self._changed.notify_all()
+
+    @property
+    def left(self) -> list[str]:
+        """The ids of the messages that are not deleted."""
+        with self._changed:
+            return list(self._messages)
 
     def receive_count(self, id_: str) -> int:
         return int(self._messages[id_].attributes["ApproximateReceiveCount"])
@@ -84,7 +138,14 @@ class FakeQueue:
     def delete(self, messages: Sequence[Message]) -> list[DeleteFailure]:
         failures = []
         with self._changed:
+            if self.failing_deletes:
+                self.failing_deletes -= 1
+                raise QueueCallError("no answer")
             for message in messages:
+                current = self._messages.get(message.id)
+                if current is None or current.receipt_handle != message.receipt_handle:
+                    failures.append(DeleteFailure(message, "ReceiptHandleIsInvalid", retryable=False))
+                    continue
                 if codes := self.delete_failures.get(message.id):
                     code = codes.pop(0)
                     failures.append(DeleteFailure(message, code, retryable=code == "InternalError"))
@@ -102,9 +163,35 @@ class FakeQueue:
     def _received(self, id_: str) -> Message:
         before = self._messages[id_]
         count = {"ApproximateReceiveCount": str(int(before.attributes["ApproximateReceiveCount"]) + 1)}
-        self._messages[id_] = replace(before, attributes={**before.attributes, **count})
+        handle = f"handle-{id_}-{count['ApproximateReceiveCount']}"
+        self._messages[id_] = replace(before, receipt_handle=handle, attributes={**before.attributes, **count})
         self._visible_at[id_] = time.monotonic() + self.visibility_seconds
         return self._messages[id_]
+
+
+class TwiceQueue:
+    """A queue that delivers every message twice, to two receives or within one, as at-least-once delivery may."""
+
+    def __init__(self, queue: FakeQueue, *, at_once: bool) -> None:
+        self._queue = queue
+        self._at_once = at_once
+        self._again: list[Message] = []
+        self._lock = threading.Lock()
+
+    def receive(self, *, max_messages: int, wait_seconds: int) -> list[Message]:
+        with self._lock:
+            if self._again:
+                again, self._again = self._again, []
+                return again
+        received = self._queue.receive(max_messages=max_messages, wait_seconds=wait_seconds)
+        if self._at_once:
+            return [message for message in received for _ in range(2)]
+        with self._lock:
+            self._again += received
+        return received
+
+    def delete(self, messages: Sequence[Message]) -> list[DeleteFailure]:
+        return self._queue.delete(messages)
 
 
 class FakeFunction:

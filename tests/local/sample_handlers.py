@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 calls = 0
@@ -54,6 +56,12 @@ def act(event: dict[str, Any], context: Any) -> Any:
             sys.exit(3)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "start and sleep" | "start and exit":
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+            Path(event["note"]).write_text(str(child.pid))
+            if event["do"] == "start and exit":
+                os._exit(3)
+            time.sleep(60)
         case "unserializable":
             return {"value": {1, 2}}
         case "surrogate":
@@ -73,6 +81,8 @@ def queue(event: dict[str, Any], context: Any) -> dict[str, Any]:
         body = json.loads(record["body"])
         if body == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if body == "hang":
+            time.sleep(60)
         if body == "fail":
             failures.append({"itemIdentifier": record["messageId"]})
     metrics = [

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from local_fakes import EVENTS, HANDLER_ENV, FakeFunction, LogLines, eventually
+from local_fakes import EVENTS, HANDLER_ENV, FakeFunction, LogLines, eventually, raising
 
-from local.errors import QueueCallError
-from local.event_source_mapping import EventSourceMapping, MappingSettings
+from local.errors import QueueCallError, ThrottledError
+from local.event_source_mapping import EventSourceMapping, MappingSettings, MappingStatistics
 from local.functions import LocalFunction
 from local.resources import AwsClients, Queue, Resources, create_resources
 from local.servers import start_ministack
@@ -74,7 +74,7 @@ def test_the_resources_are_those_of_the_template(clients: AwsClients, resources:
     documents = attributes(clients, resources.documents)
     assert documents["VisibilityTimeout"] == "365"
     redrive = json.loads(documents["RedrivePolicy"])
-    assert redrive == {"deadLetterTargetArn": resources.dead_letters.arn, "maxReceiveCount": 5}
+    assert redrive == {"deadLetterTargetArn": resources.dead_letters.arn, "maxReceiveCount": 10}
     fifo = attributes(clients, resources.documents_fifo)
     assert fifo["FifoQueue"] == "true"
     assert json.loads(fifo["RedrivePolicy"])["deadLetterTargetArn"] == resources.dead_letters_fifo.arn
@@ -151,6 +151,47 @@ def test_a_message_that_kills_the_process_does_not_stop_the_queue(
         mapping.stop()
     finally:
         function.close()
+
+
+def test_the_receive_count_is_sqs_own_and_throttling_consumes_it(
+    clients: AwsClients, mapped: list[EventSourceMapping]
+) -> None:
+    dead = make_queue(clients, "dead-unread")
+    queue, unlucky = make_queue(clients, "throttled"), make_queue(clients, "unlucky", source_of=dead, receives=1)
+
+    def respond(ids: list[str]) -> None:
+        if len(fake.batches) == 1:
+            raise ThrottledError("f", "Rate Exceeded.")
+
+    fake = FakeFunction(respond)
+    mapping = start(clients, queue, fake, mapped)
+    clients.sqs.send_message(QueueUrl=queue.url, MessageBody="a")
+    eventually(lambda: mapping.statistics.deleted == 1)
+    counts = [event["Records"][0]["attributes"]["ApproximateReceiveCount"] for event in fake.events]
+    assert counts == ["1", "2"]
+    # With maxReceiveCount 1, a message whose only invocation was throttled is dead without having run.
+    start(clients, unlucky, FakeFunction(raising(ThrottledError("f", "Rate Exceeded."))), mapped)
+    clients.sqs.send_message(QueueUrl=unlucky.url, MessageBody="b")
+    eventually(lambda: bodies(clients, dead) == ["b"])
+
+
+@pytest.mark.parametrize("name", ["self-deleting", "self-deleting.fifo"])
+def test_a_handler_that_deletes_and_hides_messages_itself(
+    clients: AwsClients, mapped: list[EventSourceMapping], name: str
+) -> None:
+    queue = make_queue(clients, name)
+    fifo: dict[str, Any] = {"MessageGroupId": "g", "MessageDeduplicationId": "d"} if name.endswith(".fifo") else {}
+
+    def respond(ids: list[str]) -> None:
+        handle = fake.events[-1]["Records"][0]["receiptHandle"]
+        clients.sqs.change_message_visibility(QueueUrl=queue.url, ReceiptHandle=handle, VisibilityTimeout=60)
+        clients.sqs.delete_message(QueueUrl=queue.url, ReceiptHandle=handle)
+
+    fake = FakeFunction(respond)
+    mapping = start(clients, queue, fake, mapped)
+    clients.sqs.send_message(QueueUrl=queue.url, MessageBody="a", **fifo)
+    eventually(lambda: mapping.statistics.already_gone == 1)
+    assert mapping.statistics == MappingStatistics(batches=1, already_gone=1)
 
 
 def test_fifo_order_on_real_queues(clients: AwsClients, mapped: list[EventSourceMapping]) -> None:

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator
+import time
 from typing import Any
 
 import pytest
-from local_fakes import FakeFunction, FakeQueue, LogLines, eventually
+from local_fakes import ARN, FakeFunction, FakeQueue, LogLines, eventually, failures, raising, running
 
-from local.errors import FunctionCrashedError, FunctionError, FunctionTimeoutError, InvocationError, ThrottledError
-from local.event_source_mapping import EventSourceMapping, MappingSettings, MappingStatistics
-
-ARN = "arn:aws:sqs:us-east-1:000000000000:documents"
-
-
-@contextlib.contextmanager
-def running(
-    queue: FakeQueue, function: FakeFunction, *, log: LogLines | None = None, arn: str = ARN, **settings: Any
-) -> Iterator[EventSourceMapping]:
-    mapping = EventSourceMapping(
-        MappingSettings(queue_arn=arn, **settings), queue=queue, function=function, log=(log or LogLines()).add
-    )
-    mapping.start()
-    try:
-        yield mapping
-    finally:
-        assert mapping.stop()
-
-
-def failures(*ids: str) -> dict[str, Any]:
-    return {"batchItemFailures": [{"itemIdentifier": id_} for id_ in ids]}
+from local.errors import FunctionCrashedError, FunctionError, FunctionTimeoutError, InvocationError
+from local.event_source_mapping import MappingSettings, MappingStatistics
 
 
 def test_a_batch_that_succeeds_is_deleted_once() -> None:
@@ -54,8 +33,37 @@ def test_only_what_failed_comes_back_with_a_higher_receive_count() -> None:
     assert counts == ["1", "1", "1", "2"]
 
 
-@pytest.mark.parametrize("response", [failures("stranger"), failures("a", ""), "ok", {"batchItemFailures": "a"}])
-def test_a_malformed_response_deletes_nothing(response: Any) -> None:
+@pytest.mark.parametrize(
+    "response",
+    [
+        pytest.param(None, id="null"),
+        pytest.param({}, id="empty object"),
+        pytest.param({"batchItemFailures": []}, id="empty list"),
+        pytest.param({"batchItemFailures": None}, id="null list"),
+        # Lambda finds no batchItemFailures in it.
+        pytest.param({"BatchItemFailures": [{"itemIdentifier": "a"}]}, id="list under another key"),
+    ],
+)
+def test_an_empty_response_deletes_the_whole_batch(response: Any) -> None:
+    queue = FakeQueue()
+    queue.send("a", "b")
+    with running(queue, FakeFunction(lambda _: response)) as mapping:
+        eventually(lambda: mapping.statistics == MappingStatistics(batches=1, deleted=2))
+    assert queue.left == []
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        pytest.param(failures("stranger"), id="unknown id"),
+        pytest.param(failures("a", ""), id="empty id"),
+        pytest.param({"batchItemFailures": [{"itemIdentifier": None}]}, id="null id"),
+        pytest.param({"batchItemFailures": [{"messageId": "a"}]}, id="wrong key"),
+        pytest.param({"batchItemFailures": "a"}, id="no list"),
+        pytest.param("ok", id="no object"),
+    ],
+)
+def test_a_malformed_response_keeps_the_whole_batch_and_it_comes_again(response: Any) -> None:
     queue = FakeQueue(visibility_seconds=0.05)
     queue.send("a", "b")
     with running(queue, FakeFunction(lambda _: response)) as mapping:
@@ -72,33 +80,14 @@ def test_a_malformed_response_deletes_nothing(response: Any) -> None:
         FunctionCrashedError("f", "died"),
     ],
 )
-def test_a_failed_invocation_deletes_nothing_and_logs_no_content(error: InvocationError) -> None:
-    def respond(ids: list[str]) -> None:
-        raise error
-
+def test_a_failed_invocation_keeps_the_whole_batch_and_logs_no_content(error: InvocationError) -> None:
     queue, log = FakeQueue(), LogLines()
-    queue.send("a")
-    with running(queue, FakeFunction(respond), log=log) as mapping:
-        eventually(lambda: mapping.statistics.failed_invocations == 1)
-    assert queue.deleted == []
+    queue.send("a", "b")
+    with running(queue, FakeFunction(raising(error)), log=log) as mapping:
+        eventually(lambda: mapping.statistics == MappingStatistics(batches=1, failed_invocations=1, kept=2))
+    assert queue.left == ["a", "b"]
     assert len(log.lines) == 1
     assert "secret" not in log.lines[0]
-
-
-def test_throttled_messages_come_back_and_are_not_deleted() -> None:
-    tries: list[int] = []
-
-    def respond(ids: list[str]) -> None:
-        tries.append(1)
-        if len(tries) < 3:
-            raise ThrottledError("f", "Rate Exceeded.")
-
-    queue = FakeQueue(visibility_seconds=0.01)
-    queue.send("a")
-    with running(queue, FakeFunction(respond)) as mapping:
-        eventually(lambda: queue.deleted == ["a"])
-        assert mapping.statistics.throttles == 2
-        assert mapping.statistics.batches == 1
 
 
 @pytest.mark.parametrize("response", [failures("a"), "nonsense", None])
@@ -109,42 +98,29 @@ def test_without_report_batch_item_failures_the_response_is_not_read(response: A
         eventually(lambda: queue.deleted == ["a"])
 
 
-def test_without_report_batch_item_failures_an_error_still_keeps_the_batch() -> None:
+@pytest.mark.parametrize(("reports", "slower"), [(True, False), (False, True)])
+def test_only_without_report_batch_item_failures_do_errors_slow_the_polling(reports: bool, slower: bool) -> None:
+    times: list[float] = []
+
     def respond(ids: list[str]) -> None:
+        times.append(time.monotonic())
         raise FunctionError("f", error_type="E", error_message="")
 
+    queue = FakeQueue(visibility_seconds=0)
+    queue.send("a")
+    with running(queue, FakeFunction(respond), report_batch_item_failures=reports):
+        eventually(lambda: len(times) >= 4)
+    # .1, .2 and .4 s of back-off.
+    assert (times[3] - times[0] >= 0.7) is slower
+
+
+def test_without_report_batch_item_failures_an_error_still_keeps_the_batch() -> None:
+    error = FunctionError("f", error_type="E", error_message="")
     queue = FakeQueue()
     queue.send("a")
-    with running(queue, FakeFunction(respond), report_batch_item_failures=False) as mapping:
+    with running(queue, FakeFunction(raising(error)), report_batch_item_failures=False) as mapping:
         eventually(lambda: mapping.statistics.failed_invocations == 1)
     assert queue.deleted == []
-
-
-def test_a_batch_over_ten_takes_several_receives_within_the_window() -> None:
-    queue, function = FakeQueue(), FakeFunction()
-    queue.send(*(f"m{number}" for number in range(25)))
-    with running(queue, function, batch_size=25, batching_window_seconds=30):
-        eventually(lambda: len(queue.deleted) == 25)
-    assert [len(batch) for batch in function.batches] == [25]
-    assert queue.requested[:3] == [10, 10, 5]
-
-
-def test_the_window_closes_with_what_came() -> None:
-    queue, function = FakeQueue(), FakeFunction()
-    queue.send("a")
-    with running(queue, function, batch_size=10, batching_window_seconds=0.3):
-        eventually(lambda: queue.requested.count(9) > 0)
-        queue.send("b")
-        eventually(lambda: len(queue.deleted) == 2)
-    assert function.batches == [["a", "b"]]
-
-
-def test_a_batch_stays_within_the_payload_limit() -> None:
-    queue, function = FakeQueue(), FakeFunction()
-    queue.send(*"abcdefgh", body="x" * 1_000_000)
-    with running(queue, function):
-        eventually(lambda: len(queue.deleted) == 8)
-    assert function.batches == [list("abcdef"), ["g", "h"]]
 
 
 def test_no_more_batches_in_flight_than_max_concurrency() -> None:
@@ -166,42 +142,6 @@ def test_no_more_batches_in_flight_than_max_concurrency() -> None:
     assert all(most)
 
 
-def test_fifo_keeps_a_group_to_one_batch_in_flight_though_the_handler_returns_messages_early() -> None:
-    queue = FakeQueue()
-    seen = threading.Event()
-    in_flight: list[str] = []
-    overlaps: list[str] = []
-
-    def respond(ids: list[str]) -> Any:
-        overlaps.extend(in_flight)
-        in_flight.extend(ids)
-        first = len(fake.batches) == 1
-        if first:
-            # As our handler does: failed messages are made visible before the batch is over.
-            for id_ in ids:
-                queue.make_visible(id_)
-            seen.wait(0.3)
-        for id_ in ids:
-            in_flight.remove(id_)
-        return failures(*ids) if first else None
-
-    fake = FakeFunction(respond)
-    queue.send("a1", "a2", group="a")
-    with running(queue, fake, arn=ARN + ".fifo", max_concurrency=3):
-        eventually(lambda: len(queue.deleted) == 2)
-    assert overlaps == []
-    assert fake.batches == [["a1", "a2"], ["a1", "a2"]]
-
-
-def test_fifo_order_holds_after_a_failure() -> None:
-    queue = FakeQueue(visibility_seconds=0.05)
-    fake = FakeFunction(lambda ids: failures("a2", "a3") if len(fake.batches) == 1 else None)
-    queue.send("a1", "a2", "a3", group="a")
-    with running(queue, fake, arn=ARN + ".fifo", max_concurrency=2):
-        eventually(lambda: len(queue.deleted) == 3)
-    assert queue.deleted == ["a1", "a2", "a3"]
-
-
 def test_failed_polls_are_logged_and_retried() -> None:
     queue, log = FakeQueue(), LogLines()
     queue.failing_receives = 2
@@ -210,17 +150,6 @@ def test_failed_polls_are_logged_and_retried() -> None:
         eventually(lambda: queue.deleted == ["a"])
         assert mapping.statistics.failed_polls == 2
     assert log.lines == ["poll failed: no answer"] * 2
-
-
-def test_delete_failures_are_counted_and_the_retryable_retried() -> None:
-    queue, log = FakeQueue(), LogLines()
-    queue.delete_failures = {"a": ["InternalError"], "b": ["ReceiptHandleIsInvalid"]}
-    queue.send("a", "b", "c")
-    with running(queue, FakeFunction(), log=log) as mapping:
-        eventually(lambda: mapping.statistics.deleted == 2)
-        assert mapping.statistics == MappingStatistics(batches=1, deleted=2, failed_deletes=1)
-    assert queue.deleted == ["c", "a"]
-    assert "message b was not deleted: ReceiptHandleIsInvalid" in log.lines
 
 
 def test_stop_lets_the_invocation_in_flight_finish() -> None:

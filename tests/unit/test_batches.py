@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from storage.batches import batches
+from embakery.batches import batches
 
 
 @pytest.mark.parametrize(

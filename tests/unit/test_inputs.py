@@ -164,6 +164,15 @@ def test_folders_and_text_files(tmp_path: Path) -> None:
     assert row == Row(f"{folder}/c.txt", {"id": f"{folder}/c.txt", "text": "sea"})
 
 
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(InvalidRequestError, match="cannot be read: Permission denied"):
+        list(Inputs((str(tmp_path),)).rows())
+
+
 def test_what_cannot_be_opened_and_what_identifies_it(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="nowhere: cannot be read: No such file or directory"):
         Inputs(("nowhere",)).identities()

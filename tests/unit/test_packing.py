@@ -113,3 +113,17 @@ def test_an_id_is_always_in_one_group_and_in_order() -> None:
     assert sum(ids(message).count("d3") for message in before) == 5
     assert ids(of_d3[len(before) + 1]) == ["d3"]
     assert pack(documents, documents=4, groups=Groups(3), claim_check="auto", describe=describe)[0] == messages
+
+
+def test_requests_of_openai_batch_files_are_alone_but_in_payloads() -> None:
+    rows = [doc("a"), Checked("w", "r#0", 1, '{"custom_id":"r"}', documents=3, is_message=True), doc("b")]
+    messages, _ = pack(rows, claim_check="auto", describe=describe)
+    assert (messages[0].body, messages[0].documents) == ('{"custom_id":"r"}', 3)
+    assert ids(messages[1]) == ["a", "b"]
+    (message,), _ = pack(rows, documents=100, claim_check="always", describe=describe)
+    assert message.payload == b'{"id":"a","text":"t"}\n{"custom_id":"r"}\n{"id":"b","text":"t"}\n'
+    assert message.documents == 5
+    large = Checked("w", "r", 1, json.dumps({"custom_id": "x" * MAX_MESSAGE_BYTES}), is_message=True)
+    assert pack([large])[1] == ["w"]
+    (message,), _ = pack([large], claim_check="auto", describe=describe)
+    assert message.payload is not None

@@ -1,1 +1,0 @@
-from embakery.batches import batches as batches
