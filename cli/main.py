@@ -7,6 +7,7 @@ import sys
 import click
 
 from cli.bake import bake, inspect
+from cli.bulk import bulk
 from cli.commands import demo, embed, local, rerank
 from cli.dlq import dlq
 from cli.enqueue import enqueue
@@ -28,7 +29,7 @@ def cli() -> None:
     """Bake a SentenceTransformer, feed it by queue or HTTP, get the same bits every time."""
 
 
-for command in (bake, inspect, evaluate, embed, rerank, enqueue, local, demo, dlq):
+for command in (bake, inspect, evaluate, embed, rerank, enqueue, dlq, bulk, local, demo):
     cli.add_command(command)
 
 

@@ -29,6 +29,7 @@ FIELDS = {
     "result_queue_url",
     "bucket",
     "table",
+    "state_table",
 }
 
 
@@ -111,12 +112,16 @@ def test_serving_prints_the_local_line_and_ends_cleanly_on_ctrl_c() -> None:
         text=True,
         env=os.environ | HANDLER_ENV,
     ) as process:
-        assert process.stdout is not None
-        word, _, document = process.stdout.readline().partition(" ")
-        assert word == "LOCAL"
-        endpoints = json.loads(document)
-        assert endpoints.keys() == FIELDS
-        assert get(endpoints["http"] + "/metrics")
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=30)
+        try:
+            assert process.stdout is not None
+            word, _, document = process.stdout.readline().partition(" ")
+            assert word == "LOCAL"
+            endpoints = json.loads(document)
+            assert endpoints.keys() == FIELDS
+            assert get(endpoints["http"] + "/metrics")
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=30)
+        finally:
+            # Otherwise a failed test waits for it for ever.
+            process.kill()
     assert (process.returncode, output) == (0, "stopped\n"), errors
