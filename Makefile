@@ -8,7 +8,7 @@ ARTIFACT := build/all-MiniLM-L6-v2
 NATIVE   := $(wildcard embakery/engines/native/*.[ch]) embakery/engines/native/build.py hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format artifact local bench native wheels constraints clean
+.PHONY: help demo test check chaos format artifact local bench native wheels constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ artifact: $(ARTIFACT)/manifest.json ## bake the default model, if it is not ther
 
 local: $(VENV)/.app artifact ## the whole system on this machine, until Ctrl-C
 	@$(BIN)/embakery local --try
+
+chaos: $(VENV)/.dev artifact ## faults under load, with counts; CHAOS_ARGS=fifo or others, see tests/chaos/run_chaos.py
+	@$(BIN)/python tests/chaos/run_chaos.py $(CHAOS_ARGS)
 
 bench: $(VENV)/.app artifact ## this project beside its peers in one run; BENCH_ARGS=--quick takes minutes, --list tells who
 	@$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)

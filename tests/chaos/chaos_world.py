@@ -125,6 +125,11 @@ class World:
             answer = self.clients.sqs.send_message_batch(QueueUrl=self.source.url, Entries=entries)  # type: ignore[arg-type]
             assert not answer.get("Failed")
 
+    def _done(self) -> int:
+        """Return how many messages are gone from the queue, by the mapping or by the handler itself."""
+        statistics = self.mapping.statistics
+        return statistics.deleted + statistics.already_gone
+
     def _left(self) -> int:
         answer = self.clients.sqs.get_queue_attributes(QueueUrl=self.source.url, AttributeNames=["All"])
         attributes = answer["Attributes"]
@@ -176,7 +181,7 @@ class World:
         draw = random.Random(self.chaos.seed + 1)
         points = sorted(draw.uniform(0, 0.95) * len(plan.messages) for _ in range(self.chaos.kills))
         for point in points:
-            while self.mapping.statistics.deleted < point and not self._stopping.wait(0.01):
+            while self._done() < point and not self._stopping.wait(0.01):
                 pass
             time.sleep(draw.uniform(0, 0.3))
             while self.function.kill_one() is None:

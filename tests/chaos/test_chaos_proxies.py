@@ -143,7 +143,6 @@ def test_wrong_types_come_in_turn_and_spare_the_handshake(proxy: FaultyRedis) ->
     assert proxy.injected == {Mode.WRONG_TYPE: 2}
 
 
-@pytest.mark.xfail(raises=(TypeError, ValueError), strict=False, reason="RedisBackend iterates whatever MGET answered")
 @pytest.mark.parametrize("mode", [Mode.WRONG_TYPE, Mode.GARBAGE])
 def test_an_answer_of_another_shape_is_trouble_of_the_cache(proxy: FaultyRedis, connect: Connect, mode: Mode) -> None:
     for _ in range(60):

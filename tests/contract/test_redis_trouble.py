@@ -145,6 +145,9 @@ def answering(answer: bytes) -> Iterator[Answering]:
         pytest.param(b"-LOADING Redis is loading the dataset in memory\r\n", id="loading"),
         pytest.param(b"*1\r\n$1000\r\ncut", id="cut short"),
         pytest.param(b":not-a-number\r\n" * 9, id="broken number"),
+        pytest.param(b"%1\r\n*1\r\n:1\r\n:1\r\n" * 9, id="an array as a map's key"),
+        pytest.param(b"*1\r\n" * 9000, id="nested too deeply"),
+        pytest.param(b"*99999999999\r\n", id="as many values as nobody has"),
     ],
 )
 def test_a_server_that_is_no_redis(open_backend: Callable[..., RedisBackend], answer: bytes) -> None:

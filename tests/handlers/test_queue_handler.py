@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handler_helpers import documents, event, eventually, failed, rows, sqs_event, unique
+from handler_helpers import EVENTS, documents, event, eventually, failed, rows, sqs_event, unique
 
 from embakery import Embedder
 from embakery.vectors import from_base64
@@ -68,6 +68,19 @@ def test_an_older_version_that_comes_late_is_a_success_and_changes_nothing(syste
     assert failed(invoke(system, sqs_event(older))) == []
     items = system.parts.clients.dynamodb.scan(TableName=system.endpoints["table"])["Items"]
     assert [item["version"]["N"] for item in items if item["id"]["S"] == name] == ["2"]
+
+
+def test_a_claim_check_names_a_payload_in_the_bucket(system: LocalSystem, embedder: Embedder) -> None:
+    payload = (EVENTS / "sources" / "manual.jsonl").read_bytes()
+    made = event("sqs-source")
+    source = json.loads(made["Records"][0]["body"])["source"]
+    system.parts.clients.s3.put_object(Bucket=system.endpoints["bucket"], Key=source["key"], Body=payload)
+    assert failed(invoke(system, made)) == []
+    written = rows(system)
+    assert {id_ for id_ in written if id_.startswith("manual-")} == {"manual-1", "manual-2", "manual-3#0", "manual-3#1"}
+    (expected,) = embedder.embed(["One such line may hold several texts."])
+    assert from_base64(written["manual-3#1"]["vector"]).tobytes() == expected.tobytes()
+    assert (written["manual-1"]["metadata"], written["manual-1"]["job_id"]) == ({"page": 1}, "manual-2026-11")
 
 
 def test_a_rerank_message_ranks_its_documents(system: LocalSystem, embedder: Embedder) -> None:

@@ -12,7 +12,7 @@ import pytest
 from template_source import ROOT, functions, load_template, sources
 
 EVENTS = {path.stem: path for path in sorted((ROOT / "events").glob("*.json"))}
-FROM_A_QUEUE = ["sqs-broken", "sqs-documents", "sqs-fifo", "sqs-openai-batch-line", "sqs-rerank"]
+FROM_A_QUEUE = ["sqs-broken", "sqs-documents", "sqs-fifo", "sqs-openai-batch-line", "sqs-rerank", "sqs-source"]
 OVER_HTTP = ["api-embeddings", "api-embeddings-base64", "api-health", "api-models", "api-rerank"]
 QUEUE_ARN = "arn:aws:sqs:us-east-1:123456789012:embakery-documents"
 RECORD_KEYS = {
