@@ -19,6 +19,7 @@ from cli.packing import DOCUMENTS_PER_MESSAGE, MAX_MESSAGE_BYTES, Envelope, Pack
 from cli.signals import Stop
 from embakery.batches import batches
 from embakery.errors import InvalidRequestError, RequestTooLargeError, StoreUnavailableError
+from storage.clients import error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -243,7 +244,7 @@ def _size(numbered: Numbered) -> int:
 def _may_pass(error: Exception) -> bool:
     if isinstance(error, ClientError):
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        return status == 429 or status >= 500 or error.response["Error"]["Code"] in _THROTTLED
+        return status == 429 or status >= 500 or error_code(error) in _THROTTLED
     return isinstance(error, HTTPClientError | BotoConnectionError | StoreUnavailableError)
 
 

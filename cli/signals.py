@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+import click
 
 
 class Interrupted(BaseException):
@@ -46,9 +48,24 @@ class Stop:
         if self._requested:
             raise Interrupted
 
+    def is_requested(self) -> bool:
+        """Say whether a signal came, to what is held off and can end early by itself."""
+        return self._requested
+
     def _handle(self, _: int, __: FrameType | None) -> None:
         if self._requested:
             raise KeyboardInterrupt
         self._requested = True
         if not self._held_off:
             raise Interrupted
+
+
+@contextmanager
+def ending_early() -> Iterator[Callable[[], bool]]:
+    """Yield what says whether to end early. A signal only asks for it; once all has ended, the command is aborted."""
+    stop = Stop()
+    try:
+        with stop.on_signals(), stop.held_off():
+            yield stop.is_requested
+    except Interrupted:
+        raise click.Abort from None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
-from embakery.delivery import Failures, Received
+from embakery.delivery import Failures, Received, SourceQueue
 from embakery.errors import InvalidRequestError
 from embakery.isolation import Marks, Span, spans
 from embakery.messages import (
@@ -56,12 +56,6 @@ class Opened:
         return self.received.message_id
 
     @property
-    def lane(self) -> str:
-        """What it must keep its order in: its group, or itself alone."""
-        group_id = self.received.group_id
-        return f"message {self.message_id}" if group_id is None else f"group {group_id}"
-
-    @property
     def size(self) -> int:
         """Characters of its texts, or bytes of its payload."""
         return sum(item.size for item in self.items) if self.source is None else self.source.source.size
@@ -71,16 +65,19 @@ class Opened:
         """Whether anything of it can be worked on."""
         return bool(self.items) or self.source is not None
 
-    @property
-    def must_be_isolated(self) -> bool:
-        """Whether it came before, and may be why; a payload is, for it may take more than one invocation."""
-        return self.received.receive_count > 1 or self.source is not None
-
 
 class Opener:
     """Opens the messages of one batch. What is wrong with them goes to `failures`."""
 
-    def __init__(self, resources: Resources, sources: SourcePolicy, failures: Failures, counts: WorkCounts) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        sources: SourcePolicy,
+        failures: Failures,
+        counts: WorkCounts,
+        queue: SourceQueue,
+    ) -> None:
+        self._queue = queue
         self._resources = resources
         self._sources = sources
         self._failures = failures
@@ -108,62 +105,71 @@ class Opener:
                 accepted.append(Item(envelope, f"{name}[{index}]", item))
         return Opened(envelope, accepted, None)
 
-    def units(self, opened: Opened, marks: Marks) -> Iterator[tuple[Span, Sequence[Item]]]:
+    def units(self, opened: Opened, marks: Marks, *, now: float) -> Iterator[tuple[Span, Sequence[Item]]]:
         """Yield what is left to do of a message, span by span, with its items.
 
         Raises what reading its payload raises; yields nothing for a payload that went to the bulk worker.
         """
         if opened.source is not None:
-            yield from self._units_of_payload(opened, opened.source, marks)
+            yield from self._units_of_payload(opened, opened.source, marks, now)
             return
-        for span in spans(0, len(opened.items), marks) if opened.items else ():
+        for span in spans(0, len(opened.items), marks, now=now) if opened.items else ():
             yield span, opened.items[span.start : span.stop]
 
     def _units_of_payload(
-        self, opened: Opened, message: SourceMessage, marks: Marks
+        self, opened: Opened, message: SourceMessage, marks: Marks, now: float
     ) -> Iterator[tuple[Span, Sequence[Item]]]:
         if self._sources.reader is None:
             raise InvalidRequestError(
                 "source", "this deployment reads no claim checks: EMBAKERY_SOURCE_BUCKET is unset"
             )
         reader = self._sources.reader()
-        if self._goes_to_bulk(reader, message):
+        if self._goes_to_bulk(reader, opened, message):
             return
+        payload = Span(0, message.source.size)
         with reader.lines(message.source) as lines:
             for first in count(0, _LINES):
                 chunk = list(islice(lines, _LINES))
                 if not chunk:
                     return
+                # All lines, the bad ones of what is done too: their failures must not be forgotten.
+                items = [self._items_of_line(opened, line, number) for number, line in enumerate(chunk, start=first)]
                 # The full span even for the last lines: its name must not depend on how many there are.
-                for span in spans(first, first + _LINES, marks):
-                    part = chunk[span.start - first : span.stop - first]
-                    if items := self._items_of_lines(opened, part, span.start):
-                        yield span, items
+                for span in spans(first, first + _LINES, marks, now=now, within=payload):
+                    part = [item for some in items[span.start - first : span.stop - first] for item in some]
+                    if part:
+                        yield span, part
 
-    def _goes_to_bulk(self, reader: SourceReader, message: SourceMessage) -> bool:
-        """Count the lines, and hand over a payload of too many."""
-        if self._sources.bulk is None:
+    def _goes_to_bulk(self, reader: SourceReader, opened: Opened, message: SourceMessage) -> bool:
+        """Hand over a payload of too many lines, or one that will not get through in the receives that are left."""
+        if self._sources.bulk is None or not (self._is_last_receive(opened) or self._is_too_long(reader, message)):
             return False
-        most = self._sources.max_documents
-        with reader.lines(message.source) as lines:
-            if sum(1 for _ in islice(lines, most + 1)) <= most:
-                return False
         self._sources.bulk().hand_over(
-            message.source, input_type=message.input_type, destination=message.destination, job_id=message.job_id
+            message.source,
+            message_id=opened.message_id,
+            input_type=message.input_type,
+            destination=message.destination,
+            job_id=message.job_id,
         )
         self._counts.handed_over += 1
         return True
 
-    def _items_of_lines(self, opened: Opened, lines: Sequence[bytes], first: int) -> list[Item]:
-        embedder = self._resources.embedder
-        items = []
-        for number, line in enumerate(lines, start=first):
-            place = f"source.lines[{number}]"
-            for document in parse_source_line(line, limits=embedder.limits, check_model=embedder.manifest.check_model):
-                if isinstance(document, Rejected):
-                    self._failures.add(opened.message_id, document.error.within(place))
-                else:
-                    items.append(Item(opened.envelope, place, document))
+    def _is_last_receive(self, opened: Opened) -> bool:
+        most = self._queue.max_receive_count
+        return most is not None and opened.received.receive_count >= most
+
+    def _is_too_long(self, reader: SourceReader, message: SourceMessage) -> bool:
+        most = self._sources.max_documents
+        with reader.lines(message.source) as lines:
+            return sum(1 for _ in islice(lines, most + 1)) > most
+
+    def _items_of_line(self, opened: Opened, line: bytes, number: int) -> list[Item]:
+        embedder, place, items = self._resources.embedder, f"source.lines[{number}]", []
+        for document in parse_source_line(line, limits=embedder.limits, check_model=embedder.manifest.check_model):
+            if isinstance(document, Rejected):
+                self._failures.add(opened.message_id, document.error.within(place))
+            else:
+                items.append(Item(opened.envelope, place, document))
         return items
 
     def _envelope(self, received: Received, message: Message) -> Envelope:

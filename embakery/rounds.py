@@ -22,6 +22,9 @@ class Deadline(Protocol):
     def seconds_left(self) -> float:
         """Return the seconds in which new work may still be done; 0 or less: none should be begun."""
 
+    def seconds_to_end(self) -> float:
+        """Return the seconds until the process is ended, whatever it does."""
+
 
 class Pace:
     """Splits work into rounds, and learns from each how fast this machine is. Safe to use from several threads.

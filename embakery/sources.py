@@ -36,8 +36,10 @@ class SourceReader(Protocol):
 class BulkQueue(Protocol):
     """The queue of jobs that are too large for a function."""
 
-    def hand_over(self, source: Source, *, input_type: str, destination: str, job_id: str | None) -> None:
-        """Hand a payload to the bulk worker. The same order given twice is one job.
+    def hand_over(
+        self, source: Source, *, message_id: str, input_type: str, destination: str, job_id: str | None
+    ) -> None:
+        """Hand a payload to the bulk worker. One message's order given twice is one job.
 
         Raises StoreUnavailableError, ConfigurationError.
         """

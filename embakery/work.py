@@ -83,7 +83,7 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pending:
+class Pending:
     """A result on its way to a destination."""
 
     item: Item
@@ -101,19 +101,26 @@ class Pass:
         self._has_begun = False
 
     def run(self, items: Sequence[Item]) -> None:
-        """Embed, rank and write. The first call works even past the deadline: every batch must get somewhere.
+        """Embed, rank and write."""
+        self.write(self.compute(items))
+
+    def compute(self, items: Sequence[Item]) -> list[Pending]:
+        """Embed and rank. The first call works even past the deadline: every batch must get somewhere.
 
         Raises ArtifactError: then nothing can be done on this machine, for any message.
         """
         if not items:
-            return
+            return []
         if self.is_over():
             for item in items:
                 self._fail(item, DeadlineExceededError("no time left"))
-            return
+            return []
         self._has_begun = True
         free = [item for item in items if not self._failures.hold_up(item.envelope.received)]
-        pending = [*self._embedded(free), *self._ranked(free)]
+        return [*self._embedded(free), *self._ranked(free)]
+
+    def write(self, pending: Sequence[Pending]) -> None:
+        """Write results, those of each FIFO group in its order."""
         for _, wave in groupby(sorted(pending, key=_wave), key=_wave):
             self._write([one for one in wave if not self._failures.hold_up(one.item.envelope.received)])
 
@@ -121,7 +128,7 @@ class Pass:
         """Say whether time is up for everything that has not been begun."""
         return self._has_begun and self._deadline.seconds_left() <= 0
 
-    def _embedded(self, items: Sequence[Item]) -> Iterator[_Pending]:
+    def _embedded(self, items: Sequence[Item]) -> Iterator[Pending]:
         """Embed the documents, those of each input type together."""
         documents = [(item, item.content) for item in items if isinstance(item.content, Document)]
         self._counts.documents += len(documents)
@@ -132,7 +139,7 @@ class Pass:
                 if isinstance(embedded, EmbakeryError):
                     self._fail(item, embedded)
                 else:
-                    yield _Pending(item, self._embedding(item, document, embedded))
+                    yield Pending(item, self._embedding(item, document, embedded))
 
     def _vectors(self, texts: Sequence[str], input_type: str) -> Sequence[Embedded | EmbakeryError]:
         try:
@@ -149,7 +156,7 @@ class Pass:
         except Exception as error:
             return [_unexpected(error)] * len(texts)
 
-    def _ranked(self, items: Sequence[Item]) -> Iterator[_Pending]:
+    def _ranked(self, items: Sequence[Item]) -> Iterator[Pending]:
         """Rank each query's documents; each query fails alone."""
         queries = [(item, item.content) for item in items if isinstance(item.content, RerankQuery)]
         self._counts.queries += len(queries)
@@ -158,13 +165,13 @@ class Pass:
                 self._fail(item, DeadlineExceededError("no time left to rerank"))
                 continue
             try:
-                yield _Pending(item, self._ranking(item, query))
+                yield Pending(item, self._ranking(item, query))
             except EmbakeryError as error:
                 self._fail(item, error)
             except Exception as error:
                 self._fail(item, _unexpected(error))
 
-    def _write(self, pending: Sequence[_Pending]) -> None:
+    def _write(self, pending: Sequence[Pending]) -> None:
         """Write everything, one call for each destination."""
         for name in sorted({one.item.envelope.destination for one in pending}):
             batch = [one for one in pending if one.item.envelope.destination == name]
@@ -226,7 +233,7 @@ class Pass:
         )
 
 
-def _wave(pending: _Pending) -> int:
+def _wave(pending: Pending) -> int:
     return pending.item.envelope.wave
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,6 @@ class ContextDeadline:
         """Return the seconds in which new work may still be done."""
         return self.context.get_remaining_time_in_millis() / 1000 - self.reserve_seconds
 
-    def seconds_to_end(self) -> int:
-        """Return the seconds until the function is killed, rounded up."""
-        return math.ceil(self.context.get_remaining_time_in_millis() / 1000)
+    def seconds_to_end(self) -> float:
+        """Return the seconds until the function is killed."""
+        return self.context.get_remaining_time_in_millis() / 1000

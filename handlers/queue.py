@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ Event = dict[str, Any]
 
 # By then a killed process is gone, and its messages may come again.
 _GRACE_SECONDS = 5
+# A call that nobody needs is not begun so near the end.
+_CALL_SECONDS = 3
 
 
 # log_event=False: no environment variable may put texts into the log.
@@ -33,15 +36,17 @@ def handler(event: Event, context: LambdaContext) -> Event:
     deadline = ContextDeadline.of(context)
     messages = [_received(record) for record in records]
     queue = _queue(records)
-    again = [message.message_id for message in messages if message.receive_count > 1]
+    again = {message.message_id for message in messages if message.receive_count > 1}
+    ready = worker()
     # The queue hides them for six times as long. Should this batch be killed too, they come again as soon as they can.
-    queue.show_again(again, seconds=deadline.seconds_to_end() + _GRACE_SECONDS)
-    outcome = worker().process(messages, queue=queue, deadline=deadline)
+    queue.show_again(sorted(again), seconds=math.ceil(deadline.seconds_to_end()) + _GRACE_SECONDS)
+    outcome = ready.process(messages, queue=queue, deadline=deadline)
     record_batch(outcome, messages=len(records), cache=services().cache)
-    if deadline.seconds_left() > 0:
-        # What may pass has the queue's own patience; what never will need not wait.
-        queue.show_again([one for one in outcome.failed_ids if one in set(again) - outcome.hopeless_ids])
-        queue.show_again(sorted(outcome.hopeless_ids), seconds=0)
+    if deadline.seconds_to_end() > _CALL_SECONDS:
+        # What may pass has the queue's own patience; what never will need not wait, if anything ends its coming.
+        queue.show_again([one for one in outcome.failed_ids if one in again - outcome.hopeless_ids])
+        if queue.max_receive_count is not None:
+            queue.show_again(sorted(outcome.hopeless_ids), seconds=0)
     return _answer(outcome.failed_ids)
 
 

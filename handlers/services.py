@@ -64,7 +64,7 @@ def worker() -> Worker:
         tenant=ready.settings.tenant,
         rerank_method=ready.settings.rerank_method,
     )
-    return Worker(resources, sources=_source_policy(ready.settings), trail=_trail(ready.settings))
+    return Worker(resources, sources=_source_policy(ready.settings), trail=_trail(ready.settings, ready.embedder))
 
 
 def _source_policy(settings: Settings) -> SourcePolicy:
@@ -91,12 +91,19 @@ def _source_policy(settings: Settings) -> SourcePolicy:
     return SourcePolicy(reader, bulk if bulk_queue_url else None, settings.bulk_overflow_documents)
 
 
-def _trail(settings: Settings) -> Trail:
+def _trail(settings: Settings, embedder: Embedder) -> Trail:
     if settings.state_table is None:
         return NoTrail()
     from storage.trail import DynamoDBTrail
 
-    return DynamoDBTrail(functools.partial(_client, "dynamodb"), table=settings.state_table)
+    return DynamoDBTrail(_mark_client, table=settings.state_table, space_id=embedder.manifest.space_id)
+
+
+@functools.cache
+def _mark_client() -> Any:
+    from storage.clients import MARK, open_client
+
+    return open_client("dynamodb", MARK)
 
 
 @functools.cache

@@ -1,7 +1,8 @@
 """Orders for the bulk worker: one message for each payload that is too large for a function.
 
-The order is named by what it asks for, so an order sent twice, by a message that came twice, is one job: a FIFO queue
-drops the second within five minutes, a note in the state table after that, and the bulk worker by the job's id.
+The order is named by its message and what that asks for, so an order sent twice, by a message that came twice, is one
+job: a FIFO queue drops the second within five minutes, a note in the state table after that, and the bulk worker by the
+order's id. The same payload in another message is another job: a model may have changed in between.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class SqsBulkQueue:
         self._dynamodb = dynamodb
         self._state_table = state_table
 
-    def hand_over(self, source: Source, *, input_type: str, destination: str, job_id: str | None) -> None:
+    def hand_over(
+        self, source: Source, *, message_id: str, input_type: str, destination: str, job_id: str | None
+    ) -> None:
         """Send an order, unless it was sent before. Raises StoreUnavailableError."""
         order = {
             "v": 1,
@@ -47,6 +50,7 @@ class SqsBulkQueue:
             "input_type": input_type,
             "destination": destination,
             "job_id": job_id,
+            "message_id": message_id,
         }
         order_id = hashlib.sha256(json.dumps(order, sort_keys=True).encode()).hexdigest()
         if self._is_noted(order_id):

@@ -24,6 +24,8 @@ from embakery.errors import (
     StoreUnavailableError,
 )
 from embakery.sources import Source
+from storage.clients import error_code
+from storage.s3 import ALREADY_THERE
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -33,7 +35,6 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 _MAX_KEY_BYTES = 1024
 _SPOOL_BYTES = 4 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
-_ALREADY_THERE = frozenset({"PreconditionFailed", "412"})
 # 4xx answers that pass; with 429 and 5xx they are all that does.
 _PASSING = frozenset(
     {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout", "RequestTimeTooSkewed"}
@@ -82,7 +83,7 @@ class ClaimCheck:
                 **self._owner,
             )
         except ClientError as error:
-            if error.response["Error"]["Code"] not in _ALREADY_THERE:
+            if error_code(error) not in ALREADY_THERE:
                 raise _error(error) from error
         except BotoCoreError as error:
             raise StoreUnavailableError(f"s3 cannot be reached: {type(error).__name__}") from error
@@ -161,7 +162,7 @@ def _lines(spool: IO[bytes]) -> Iterator[bytes]:
 
 def _error(error: ClientError) -> EmbakeryError:
     """Say who must act: on a missing object whoever sent the message, on a missing right whoever set up the bucket."""
-    code = str(error.response["Error"]["Code"])
+    code = error_code(error)
     status = int(error.response["ResponseMetadata"]["HTTPStatusCode"])
     if code in _PASSING or status == 429 or status >= 500:
         return StoreUnavailableError(f"s3 refused: {code}")

@@ -7,9 +7,11 @@ from typing import Any
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-# A store's write is worth a second try within the reserve that the handlers keep.
-STORE = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
-# A convenience is worth one.
+# A store's write is worth a second try, and both end within the ten seconds that the handlers keep for writing.
+STORE = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 2})
+# A mark is small, and waited for by everything that comes after it.
+MARK = Config(connect_timeout=1, read_timeout=1, retries={"mode": "standard", "total_max_attempts": 2})
+# A convenience is worth one try.
 CONVENIENCE = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
 
 

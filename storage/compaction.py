@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from embakery.errors import StoreUnavailableError
+from storage.clients import error_code
 from storage.parquet_rows import to_parquet
 from storage.s3 import ALREADY_THERE, SUFFIX, precedence, read_object
 
@@ -82,7 +83,7 @@ def compact(
         body = {"rows": sum(part.rows for part in parts), "parts": [{"key": p.key, "rows": p.rows} for p in parts]}
         _put(client, bucket, manifest, json.dumps(body).encode(), "application/json")
     except ClientError as error:
-        raise StoreUnavailableError(f"s3 refused a compaction: {error.response['Error']['Code']}") from error
+        raise StoreUnavailableError(f"s3 refused a compaction: {error_code(error)}") from error
     except BotoCoreError as error:
         raise StoreUnavailableError(f"s3 cannot be reached: {type(error).__name__}") from error
     return Compaction(manifest, tuple(parts), is_new=True)
@@ -144,7 +145,7 @@ def _put(client: S3Client, bucket: str, key: str, body: bytes, content_type: str
     try:
         client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, IfNoneMatch="*")
     except ClientError as error:
-        if error.response["Error"]["Code"] not in ALREADY_THERE:
+        if error_code(error) not in ALREADY_THERE:
             raise
 
 
@@ -152,7 +153,7 @@ def _read_manifest(client: S3Client, bucket: str, key: str) -> tuple[Part, ...] 
     try:
         content = client.get_object(Bucket=bucket, Key=key)["Body"].read()
     except ClientError as error:
-        if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
+        if error_code(error) in {"NoSuchKey", "404"}:
             return None
         raise
     return tuple(Part(part["key"], part["rows"]) for part in json.loads(content)["parts"])

@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from embakery.errors import StoreUnavailableError
 from embakery.results import EmbeddingResult, RerankResult, Result, WriteOutcome
+from storage.clients import error_code
 from storage.identities import write_newest
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class DynamoDBStore:
                 ExpressionAttributeValues={":version": item["version"]},
             )
         except ClientError as error:
-            code = error.response["Error"]["Code"]
+            code = error_code(error)
             table.tell(answered=code not in _NO_TABLE)
             if code == "ConditionalCheckFailedException":
                 return WriteOutcome.SUPERSEDED

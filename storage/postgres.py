@@ -1,14 +1,11 @@
 """Results in Postgres: one row for each (tenant, id, space_id, kind), written only over an older version.
 
 The condition is the database's own: INSERT ... ON CONFLICT DO UPDATE ... WHERE the version there is lower, one
-statement for a batch, whose RETURNING names the rows that were written. `vector` is pgvector's `vector` where the
-server has it, else `real[]`; both take float4 in binary, so every bit comes back. `metadata` and `ranking` are `json`,
-not `jsonb`: json keeps a caller's text as it is, and jsonb refuses U+0000 and rewrites numbers (-0.0, 1e400).
+statement for a batch, whose RETURNING names the rows that were written.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -19,9 +16,10 @@ import psycopg
 from psycopg import errors, sql
 
 from embakery.errors import ConfigurationError, StoreUnavailableError
-from embakery.results import EmbeddingResult, Result, WriteOutcome
+from embakery.results import Result, WriteOutcome
 from storage.identities import Identity, identity, write_newest
-from storage.postgres_wire import Float4Array, close_socket_after, register_float4_array
+from storage.postgres_rows import CREATE_TABLE, can_be_text, row_values, upsert_statement
+from storage.postgres_wire import close_socket_after, register_float4_array
 
 CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 5
@@ -33,42 +31,6 @@ _DEFAULT_TABLE = "embakery_results"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?")
 # Trouble with a value; all else is trouble with the store.
 _ROW_TROUBLE = (errors.DataError, errors.IntegrityError, errors.ProgramLimitExceeded)
-
-_COLUMNS = (
-    "tenant",
-    "id",
-    "space_id",
-    "kind",
-    "version",
-    "model",
-    "dim",
-    "vector",
-    "tokens",
-    "truncated",
-    "metadata",
-    "ranking",
-    "job_id",
-)
-_KEY = _COLUMNS[:4]
-
-CREATE_TABLE = """
-CREATE TABLE IF NOT EXISTS {table} (
-    tenant text NOT NULL,
-    id text NOT NULL,
-    space_id text NOT NULL,
-    kind text NOT NULL,
-    version bigint NOT NULL,
-    model text NOT NULL,
-    dim integer,
-    vector {vector},
-    tokens integer,
-    truncated boolean,
-    metadata json,
-    ranking json,
-    job_id text,
-    PRIMARY KEY (tenant, id, space_id, kind)
-)
-"""
 
 
 class PostgresStore:
@@ -103,7 +65,7 @@ class PostgresStore:
 
     def _write(self, results: Sequence[Result]) -> list[WriteOutcome]:
         outcomes = [WriteOutcome.FAILED] * len(results)
-        good = [index for index, result in enumerate(results) if _can_be_text(result)]
+        good = [index for index, result in enumerate(results) if can_be_text(result)]
         # In the order of the key: two batches that take the same rows wait for each other instead of deadlocking.
         good.sort(key=lambda index: identity(results[index]))
         with self._lock:
@@ -200,59 +162,13 @@ class PostgresStore:
         return None if row is None else str(row[0])
 
     def _upsert(self, connection: psycopg.Connection[Any], results: Sequence[Result]) -> list[WriteOutcome]:
-        values = [value for result in results for value in _row(result)]
+        values = [value for result in results for value in row_values(result)]
         with connection.transaction():
             # For this transaction alone: poolers and proxies take no such option when the connection starts.
             connection.execute(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'")
-            found = connection.execute(_statement(self._table, len(results)), values).fetchall()
+            found = connection.execute(upsert_statement(self._table, len(results)), values).fetchall()
         written: set[Identity] = {(tenant, kind, id_, space) for tenant, id_, space, kind in found}
         return [WriteOutcome.WRITTEN if identity(result) in written else WriteOutcome.SUPERSEDED for result in results]
-
-
-def _statement(table: Sequence[str], rows: int) -> sql.Composed:
-    """Return the INSERT for some rows. RETURNING gives the keys of those which were inserted or updated."""
-    assigned = [column for column in _COLUMNS if column not in _KEY]
-    return sql.SQL(
-        "INSERT INTO {table} AS kept ({columns}) VALUES {rows} ON CONFLICT ({key}) "
-        "DO UPDATE SET {assignments} WHERE kept.version < excluded.version RETURNING {returned}"
-    ).format(
-        table=sql.Identifier(*table),
-        columns=sql.SQL(", ").join(map(sql.Identifier, _COLUMNS)),
-        rows=sql.SQL(", ").join([sql.SQL(f"({', '.join(_PLACEHOLDERS)})")] * rows),
-        key=sql.SQL(", ").join(map(sql.Identifier, _KEY)),
-        assignments=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in assigned),
-        returned=sql.SQL(", ").join(sql.Identifier("kept", name) for name in _KEY),
-    )
-
-
-# The first row decides the types of VALUES, and all its nullable values may be null.
-_PLACEHOLDERS = (
-    *("%s::text",) * 4,
-    "%s::bigint",
-    "%s::text",
-    "%s::integer",
-    "%s::real[]",
-    "%s::integer",
-    "%s::boolean",
-    "%s::json",
-    "%s::json",
-    "%s::text",
-)
-
-
-def _row(result: Result) -> tuple[Any, ...]:
-    key = (result.tenant, result.id, result.space_id, result.kind, result.version, result.model)
-    if isinstance(result, EmbeddingResult):
-        metadata = json.dumps(dict(result.metadata))
-        embedding = (result.vector.shape[0], Float4Array(result.vector), result.tokens, result.truncated, metadata)
-        return (*key, *embedding, None, result.job_id)
-    ranking = json.dumps(result.to_json()["ranking"])
-    return (*key, None, None, None, None, None, ranking, result.job_id)
-
-
-def _can_be_text(result: Result) -> bool:
-    """Postgres has no U+0000 in its texts."""
-    return not any("\0" in text for text in (result.id, result.tenant, result.model, result.job_id or ""))
 
 
 def _has_pgvector(connection: psycopg.Connection[Any]) -> bool:

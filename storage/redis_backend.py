@@ -22,8 +22,8 @@ TIMEOUT_SECONDS = 0.05
 class RedisBackend:
     """Bytes in Redis: one MGET to read, one pipeline of SET EX to write.
 
-    Whatever a call raises is trouble of the cache: an answer that breaks the protocol makes redis-py raise errors of any
-    kind (ValueError, TypeError, RecursionError, found by feeding it random ones), and never fails a request.
+    Whatever a call raises is trouble of the cache, and never fails a request: an answer that breaks the protocol makes
+    redis-py raise errors of any kind (ValueError, TypeError, RecursionError, found by feeding it random ones).
 
     redis-py retries by default, and waits 3.6 s for a refused and 59 s for a silent server: here every call ends after
     50 ms to connect and 50 ms to answer, and is not retried.

@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from embakery.errors import StoreUnavailableError
 from embakery.results import Result, WriteOutcome
+from storage.clients import error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -66,9 +67,9 @@ class S3Store:
                 IfNoneMatch="*",
             )
         except ClientError as error:
-            if error.response["Error"]["Code"] in ALREADY_THERE:
+            if error_code(error) in ALREADY_THERE:
                 return WriteOutcome.SUPERSEDED
-            raise StoreUnavailableError(f"s3 refused a write: {error.response['Error']['Code']}") from error
+            raise StoreUnavailableError(f"s3 refused a write: {error_code(error)}") from error
         except BotoCoreError as error:
             raise StoreUnavailableError(f"s3 cannot be reached: {type(error).__name__}") from error
         return WriteOutcome.WRITTEN

@@ -21,6 +21,7 @@ from embakery.batches import batches
 from embakery.errors import StoreUnavailableError
 from embakery.results import EmbeddingResult, Result, WriteOutcome
 from embakery.vectors import to_base64
+from storage.clients import error_code
 from storage.identities import identity_digest, searched_set, write_newest
 
 _MAX_VECTORS = 500
@@ -82,7 +83,7 @@ class S3VectorsStore:
         try:
             self._put_or_create(name, list(vectors))
         except ClientError as error:
-            code = error.response["Error"]["Code"]
+            code = error_code(error)
             if code != _REFUSED:
                 raise StoreUnavailableError(f"s3vectors refused a write: {code}") from error
             if len(vectors) == 1:
@@ -100,7 +101,7 @@ class S3VectorsStore:
         try:
             self._client.put_vectors(vectorBucketName=self._bucket, indexName=name, vectors=vectors)
         except ClientError as error:
-            if error.response["Error"]["Code"] != "NotFoundException":
+            if error_code(error) != "NotFoundException":
                 raise
             self._create_index(name, vectors[0])
             self._client.put_vectors(vectorBucketName=self._bucket, indexName=name, vectors=vectors)
@@ -118,7 +119,7 @@ class S3VectorsStore:
             )
         except ClientError as error:
             # Another writer made it at this moment.
-            if error.response["Error"]["Code"] != "ConflictException":
+            if error_code(error) != "ConflictException":
                 raise
 
 

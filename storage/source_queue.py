@@ -6,11 +6,12 @@ one that fails is logged by its kind, and the messages take the long way.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -20,6 +21,9 @@ from storage.dead_letters import SqsDeadLetters
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import DeleteMessageBatchRequestEntryTypeDef
+
+    _Tell = Callable[[str, list[DeleteMessageBatchRequestEntryTypeDef]], Sequence[Mapping[str, object]]]
 
 log = logging.getLogger("embakery")
 
@@ -65,8 +69,16 @@ class QueueFactsReader:
             url=url,
             visibility_timeout_seconds=int(attributes.get("VisibilityTimeout", 30)),
             max_receive_count=int(redrive["maxReceiveCount"]) if redrive else None,
-            dead_letter_url=self._url(redrive["deadLetterTargetArn"]) if redrive else None,
+            dead_letter_url=self._dead_letter_url(redrive["deadLetterTargetArn"]) if redrive else None,
         )
+
+    def _dead_letter_url(self, arn: str) -> str | None:
+        try:
+            return self._url(arn)
+        except ClientError as error:
+            # Not allowed to: the source queue can still be told things.
+            log.warning("dead_letter_queue_unavailable", extra={"reason": error_code(error)})
+            return None
 
     def _url(self, arn: str) -> str:
         *_, account, name = arn.split(":")
@@ -74,7 +86,10 @@ class QueueFactsReader:
 
 
 class SqsSourceQueue:
-    """The queue of one batch. receipts: the batch's receipt handles by message id, the latest of each."""
+    """The queue of one batch. receipts: the batch's receipt handles by message id.
+
+    What cannot be asked of it once is not asked again for this batch.
+    """
 
     def __init__(
         self,
@@ -85,72 +100,61 @@ class SqsSourceQueue:
         receipts: Mapping[str, Sequence[str]],
     ) -> None:
         self._client = client
-        self._facts = facts
+        self._reader = facts
         self._arn = arn
         self._receipts = receipts
+
+    @functools.cached_property
+    def _facts(self) -> QueueFacts | None:
+        return self._reader.of(self._arn)
 
     @property
     def max_receive_count(self) -> int | None:
         """After how many receives it gives a message up to its dead-letter queue; None if unknown."""
-        facts = self._facts.of(self._arn)
-        return None if facts is None else facts.max_receive_count
+        return None if self._facts is None else self._facts.max_receive_count
 
     @property
     def dead_letters(self) -> DeadLetters | None:
         """Its dead-letter queue, if it has one that can be found."""
-        facts = self._facts.of(self._arn)
-        if facts is None or facts.dead_letter_url is None:
+        if self._facts is None or self._facts.dead_letter_url is None:
             return None
-        return SqsDeadLetters(self._client(), queue_url=facts.dead_letter_url)
+        return SqsDeadLetters(self._client(), queue_url=self._facts.dead_letter_url)
 
     def delete(self, message_ids: Sequence[str]) -> None:
         """Delete messages of the batch."""
-        for entries in self._tens(message_ids):
-            try:
-                answer = self._client().delete_message_batch(QueueUrl=self._url, Entries=entries)  # type: ignore[arg-type]
-                _warn_of("delete", answer.get("Failed", ()))
-            except (*_TROUBLE, _UnknownQueueError) as error:
-                _warn("delete", error)
+
+        def delete(url: str, entries: list[DeleteMessageBatchRequestEntryTypeDef]) -> Sequence[Mapping[str, object]]:
+            return self._client().delete_message_batch(QueueUrl=url, Entries=entries).get("Failed", ())
+
+        self._tell("delete", delete, message_ids)
 
     def show_again(self, message_ids: Sequence[str], *, seconds: int | None = None) -> None:
         """Make messages of the batch visible again after so many seconds, or the queue's own timeout if None."""
-        if seconds is None:
-            facts = self._facts.of(self._arn)
-            if facts is None:
-                return
-            seconds = facts.visibility_timeout_seconds
+
+        def show(url: str, entries: list[DeleteMessageBatchRequestEntryTypeDef]) -> Sequence[Mapping[str, object]]:
+            wanted = self._facts.visibility_timeout_seconds if seconds is None and self._facts else seconds
+            timed: list[Any] = [{**entry, "VisibilityTimeout": wanted} for entry in entries]
+            return self._client().change_message_visibility_batch(QueueUrl=url, Entries=timed).get("Failed", ())
+
+        self._tell("show_again", show, message_ids)
+
+    def _tell(self, call: str, tell: _Tell, message_ids: Sequence[str]) -> None:
+        """Tell the queue something of messages, ten at a time; a call that fails is the last."""
+        if not message_ids or self._facts is None:
+            return
         for entries in self._tens(message_ids):
-            timed = [{**entry, "VisibilityTimeout": seconds} for entry in entries]
             try:
-                answer = self._client().change_message_visibility_batch(QueueUrl=self._url, Entries=timed)  # type: ignore[arg-type]
-                _warn_of("show_again", answer.get("Failed", ()))
-            except (*_TROUBLE, _UnknownQueueError) as error:
-                _warn("show_again", error)
+                failed = tell(self._facts.url, entries)
+            except _TROUBLE as error:
+                log.warning("queue_call_failed", extra={"call": call, "reason": error_code(error)})
+                return
+            if failed:
+                extra = {"call": call, "reason": failed[0].get("Code"), "messages": len(failed)}
+                log.warning("queue_call_failed", extra=extra)
 
-    @property
-    def _url(self) -> str:
-        facts = self._facts.of(self._arn)
-        if facts is None:
-            raise _UnknownQueueError
-        return facts.url
-
-    def _tens(self, message_ids: Sequence[str]) -> list[list[dict[str, str]]]:
+    def _tens(self, message_ids: Sequence[str]) -> list[list[DeleteMessageBatchRequestEntryTypeDef]]:
         handles = [handle for message_id in message_ids for handle in self._receipts.get(message_id, ())]
-        entries = [{"Id": str(index), "ReceiptHandle": handle} for index, handle in enumerate(handles)]
+        entries: list[DeleteMessageBatchRequestEntryTypeDef] = [
+            {"Id": str(index), "ReceiptHandle": handle} for index, handle in enumerate(handles)
+        ]
         return [entries[start : start + _MAX_ENTRIES] for start in range(0, len(entries), _MAX_ENTRIES)]
-
-
-class _UnknownQueueError(Exception):
-    """The queue's URL cannot be had just now."""
-
-
-def _warn(call: str, error: Exception) -> None:
-    reason = error_code(error) if isinstance(error, ClientError | BotoCoreError) else "UnknownQueue"
-    log.warning("queue_call_failed", extra={"call": call, "reason": reason})
-
-
-def _warn_of(call: str, failures: Sequence[Mapping[str, object]]) -> None:
-    if failures:
-        log.warning(
-            "queue_call_failed", extra={"call": call, "reason": failures[0].get("Code"), "messages": len(failures)}
-        )

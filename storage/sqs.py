@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from embakery.batches import batches
 from embakery.errors import StoreUnavailableError
 from embakery.results import Result, WriteOutcome
+from storage.clients import error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -25,6 +26,8 @@ _MAX_ENTRIES = 10
 # SQS allows 1 MiB for a batch; attributes count too.
 _MAX_BATCH_BYTES = 1_000_000
 _ATTRIBUTE_BYTES = 256
+# A queue that takes nothing so often in a row is not waited for batch after batch.
+_MAX_SILENT_CALLS = 3
 
 
 class SqsStore:
@@ -39,8 +42,14 @@ class SqsStore:
         """Send every result. Raises StoreUnavailableError if none could be sent."""
         entries = [self._entry(index, result) for index, result in enumerate(results)]
         refused: dict[str, str] = {}
+        silent = 0
         for batch in batches(entries, size=_size, max_items=_MAX_ENTRIES, max_bytes=_MAX_BATCH_BYTES):
-            refused |= self._send(batch)
+            if silent == _MAX_SILENT_CALLS:
+                refused |= {entry["Id"]: "NotTried" for entry in batch}
+                continue
+            failed = self._send(batch)
+            silent = silent + 1 if len(failed) == len(batch) else 0
+            refused |= failed
         if results and len(refused) == len(results):
             raise StoreUnavailableError(f"sqs took no message: {refused['0']}")
         return [WriteOutcome.FAILED if entry["Id"] in refused else WriteOutcome.WRITTEN for entry in entries]
@@ -62,10 +71,8 @@ class SqsStore:
         """Send a batch and return the ids of the entries that SQS did not take, with its reasons."""
         try:
             answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=batch)
-        except ClientError as error:
-            return {entry["Id"]: error.response["Error"]["Code"] for entry in batch}
-        except BotoCoreError as error:
-            return {entry["Id"]: type(error).__name__ for entry in batch}
+        except (ClientError, BotoCoreError) as error:
+            return {entry["Id"]: error_code(error) for entry in batch}
         return {failure["Id"]: failure["Code"] for failure in answer.get("Failed", [])}
 
 

@@ -1,19 +1,22 @@
 """The worker's marks in DynamoDB: one item for each message that came again, gone by itself some days later.
 
-pk = "trail#message id", sk = "marks"; each unit is a number attribute `u:unit` (see `embakery.isolation`). The table is
-not the results': what is written here matters for hours.
+pk = "trail#message id", sk = the space that the message is embedded into; each unit is a string attribute `u:unit`,
+such as "begun 1 1795576797" (see `embakery.isolation.Mark`). Marks are put whole, never added to: a call that is made
+twice, because its first answer was lost, says the same. The table is not the results': what is written here matters for
+hours.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from embakery.isolation import Marks
+from embakery.cache import Breaker
+from embakery.isolation import Mark, Marks, State
 from storage.clients import error_code
 
 if TYPE_CHECKING:
@@ -31,64 +34,71 @@ _MAX_KEYS = 100
 class DynamoDBTrail:
     """Keeps marks in one table with keys `pk` (S) and `sk` (S), whose TTL attribute is `expires_at`.
 
-    client: gives it when it is first needed, which is when a message comes again.
+    client: gives it when it is first needed, which is when a message comes again. A table that fails three times in a
+    row is spared for some seconds: a batch must not spend its time on waiting for it.
     """
 
-    def __init__(self, client: Callable[[], DynamoDBClient], *, table: str) -> None:
+    def __init__(self, client: Callable[[], DynamoDBClient], *, table: str, space_id: str) -> None:
         self._client = client
         self._table = table
+        self._space_id = space_id
+        self._breaker = Breaker()
 
     def read(self, message_ids: Sequence[str]) -> dict[str, Marks]:
         """Return the marks of those messages that have any; none at all where the table cannot be read."""
         marks: dict[str, Marks] = {}
         for start in range(0, len(message_ids), _MAX_KEYS):
-            marks |= self._read(message_ids[start : start + _MAX_KEYS])
+            marks |= self._read([self._key(message_id) for message_id in message_ids[start : start + _MAX_KEYS]])
         return marks
 
-    def begin(self, message_id: str, unit: str) -> None:
-        """Count one more beginning."""
-        self._update("begin", message_id, unit, "ADD #unit :mark SET expires_at = :expires", 1)
-
-    def end(self, message_id: str, unit: str, mark: int) -> None:
-        """Put a mark in the place of the beginning."""
-        self._update("end", message_id, unit, "SET #unit = :mark, expires_at = :expires", mark)
-
-    def _read(self, message_ids: Sequence[str]) -> dict[str, Marks]:
-        # Consistent: the process that left the mark may have been killed a moment ago.
-        keys = [_key(message_id) for message_id in message_ids]
-        try:
-            answer = self._client().batch_get_item(RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}})
-        except (ClientError, BotoCoreError) as error:
-            _warn("read", error)
-            return {}
-        if answer.get("UnprocessedKeys"):
-            log.warning("trail_incomplete")
-        return {
-            item["pk"]["S"].partition("#")[2]: {
-                name.removeprefix(_PREFIX): int(value["N"]) for name, value in item.items() if name.startswith(_PREFIX)
-            }
-            for item in answer["Responses"].get(self._table, [])
-        }
-
-    def _update(self, what: str, message_id: str, unit: str, expression: str, mark: int) -> None:
+    def write(self, message_id: str, unit: str, mark: Mark) -> None:
+        """Put a mark in the place of the one before."""
+        if not self._breaker.allows():
+            return
         try:
             self._client().update_item(
                 TableName=self._table,
-                Key=_key(message_id),
-                UpdateExpression=expression,
+                Key=self._key(message_id),
+                UpdateExpression="SET #unit = :mark, expires_at = :expires",
                 ExpressionAttributeNames={"#unit": f"{_PREFIX}{unit}"},
                 ExpressionAttributeValues={
-                    ":mark": {"N": str(mark)},
+                    ":mark": {"S": f"{mark.state.value} {mark.sightings} {mark.until:.0f}"},
                     ":expires": {"N": str(int(time.time()) + _LIFE_SECONDS)},
                 },
             )
         except (ClientError, BotoCoreError) as error:
-            _warn(what, error)
+            self._note("write", error)
+        else:
+            self._breaker.succeeded()
+
+    def _read(self, keys: list[dict[str, AttributeValueTypeDef]]) -> dict[str, Marks]:
+        if not self._breaker.allows():
+            return {}
+        # Consistent: the process that left the mark may have been killed a moment ago.
+        asked = {self._table: {"Keys": keys, "ConsistentRead": True}}
+        try:
+            answer = self._client().batch_get_item(RequestItems=asked)  # type: ignore[arg-type]
+        except (ClientError, BotoCoreError) as error:
+            self._note("read", error)
+            return {}
+        self._breaker.succeeded()
+        if answer.get("UnprocessedKeys"):
+            log.warning("trail_incomplete")
+        return {item["pk"]["S"].partition("#")[2]: _marks(item) for item in answer["Responses"].get(self._table, [])}
+
+    def _key(self, message_id: str) -> dict[str, AttributeValueTypeDef]:
+        return {"pk": {"S": f"trail#{message_id}"}, "sk": {"S": self._space_id}}
+
+    def _note(self, call: str, error: ClientError | BotoCoreError) -> None:
+        self._breaker.failed()
+        log.warning("trail_unavailable", extra={"call": call, "reason": error_code(error)})
 
 
-def _key(message_id: str) -> dict[str, AttributeValueTypeDef]:
-    return {"pk": {"S": f"trail#{message_id}"}, "sk": {"S": "marks"}}
-
-
-def _warn(what: str, error: ClientError | BotoCoreError) -> None:
-    log.warning("trail_unavailable", extra={"call": what, "reason": error_code(error)})
+def _marks(item: Mapping[str, Mapping[str, object]]) -> Marks:
+    """Read an item's marks; what nobody here wrote is left out."""
+    marks = {}
+    for name, value in item.items():
+        words = str(value.get("S", "")).split(" ")
+        if name.startswith(_PREFIX) and len(words) == 3 and words[0] in set(State) and words[1].isdigit():
+            marks[name.removeprefix(_PREFIX)] = Mark(State(words[0]), int(words[1]), float(words[2]))
+    return marks

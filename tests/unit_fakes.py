@@ -14,10 +14,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from embakery.artifact import SCHEMA, Artifact, EngineFacts, Golden, Kind, Manifest, file_facts, space_id
 from embakery.cache import Key
 from embakery.cross_encoder import CrossEncoder
-from embakery.dead_letters import DeadLetter
+from embakery.dead_letters import DeadLetter, DeadLetters
 from embakery.embed import Embedder
 from embakery.errors import CacheUnavailableError, EncodingError, StoreUnavailableError
-from embakery.isolation import Marks
+from embakery.isolation import Mark, Marks
 from embakery.results import Result, WriteOutcome
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
@@ -247,6 +247,10 @@ class FakeDeadline:
         self.asked += 1
         return 0.0 if self.questions is not None and self.asked > self.questions else math.inf
 
+    def seconds_to_end(self) -> float:
+        """None: a mark left by a kill is one at once."""
+        return 0.0
+
 
 @dataclass
 class FakeBackend:
@@ -319,7 +323,7 @@ class FakeQueue:
     """A source queue that says what was deleted before the batch was over, one list for each call."""
 
     max_receive_count: int | None = None
-    dead_letters: FakeDeadLetters | None = None
+    dead_letters: DeadLetters | None = None
     deleted: list[list[str]] = field(default_factory=list)
 
     def delete(self, message_ids: Sequence[str]) -> None:
@@ -334,20 +338,15 @@ class Killed(BaseException):
 class MemoryTrail:
     """Marks that outlive the process. `writes` counts the round trips."""
 
-    marks: dict[str, dict[str, int]] = field(default_factory=dict)
+    marks: dict[str, dict[str, Mark]] = field(default_factory=dict)
     writes: int = 0
 
     def read(self, message_ids: Sequence[str]) -> dict[str, Marks]:
         return {name: dict(self.marks[name]) for name in message_ids if name in self.marks}
 
-    def begin(self, message_id: str, unit: str) -> None:
+    def write(self, message_id: str, unit: str, mark: Mark) -> None:
         self.writes += 1
-        units = self.marks.setdefault(message_id, {})
-        units[unit] = units.get(unit, 0) + 1
-
-    def end(self, message_id: str, unit: str, mark: int) -> None:
-        self.writes += 1
-        self.marks[message_id][unit] = mark
+        self.marks.setdefault(message_id, {})[unit] = mark
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Chaos:
 
     seed: int
     kills: int
-    duplicated: float = 0.03
+    duplicated: float = 0.035
     redis_faulty: float = 1 / 3
     aws_faulty: float = 0.03
     clock_wrong: float = 0.02
@@ -179,7 +179,7 @@ class World:
     def _kill(self, plan: Plan) -> None:
         """Kill as often as was said, at random points of the work."""
         draw = random.Random(self.chaos.seed + 1)
-        points = sorted(draw.uniform(0, 0.95) * len(plan.messages) for _ in range(self.chaos.kills))
+        points = sorted(draw.uniform(0, 0.9) * len(plan.messages) for _ in range(self.chaos.kills))
         for point in points:
             while self._done() < point and not self._stopping.wait(0.01):
                 pass

@@ -12,8 +12,10 @@ import numpy as np
 import psycopg
 from botocore.config import Config
 from contract_fakes import by_identity
+from fake_opensearch import FakeOpenSearch
+from fake_qdrant import FakeQdrant
+from fake_s3_vectors import FakeS3Vectors
 from qdrant_client import QdrantClient
-from recording_servers import FakeOpenSearch, FakeQdrant, FakeS3Vectors
 
 from embakery.results import WriteOutcome
 from embakery.vectors import to_base64

@@ -18,20 +18,14 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
+import storage.letters
 from embakery.dead_letters import DeadLetter, DeadLetters
 from local.resources import AwsClients
-from storage import dead_letters
 from storage.clients import CONVENIENCE
-from storage.dead_letters import (
-    FAILURE_ATTRIBUTE,
-    MAX_BYTES,
-    Failure,
-    Hand,
-    Letter,
-    Mover,
-    SqsDeadLetters,
-    letters,
-)
+from storage.dead_letters import FAILURE_ATTRIBUTE, Failure, SqsDeadLetters
+from storage.letters import Hand, Letter, letters
+from storage.parcels import MAX_BYTES
+from storage.redrive import Mover
 
 CANARY = "the canary sings at midnight"
 
@@ -289,7 +283,7 @@ def test_leaving_early_gives_everything_back(queue: QueueUnderTest) -> None:
 def test_messages_whose_hold_ran_out_are_read_once_and_the_reading_ends(
     queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "HOLD_SECONDS", 0)
+    monkeypatch.setattr(storage.letters, "HOLD_SECONDS", 0)
     send(queue, *(letter(number) for number in range(25)))
     assert len(read(queue)) == 10
 
@@ -298,7 +292,7 @@ def test_what_is_new_is_found_behind_messages_whose_hold_ran_out(
     queue: QueueUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(queue, *(letter(number) for number in range(50)))
-    monkeypatch.setattr(dead_letters, "HOLD_SECONDS", 1)
+    monkeypatch.setattr(storage.letters, "HOLD_SECONDS", 1)
     names = []
     with closing(letters(queue.sqs, queue.url)) as found:
         for each in found:

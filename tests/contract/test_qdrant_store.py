@@ -11,9 +11,10 @@ from uuid import UUID
 import numpy as np
 import pytest
 from contract_fakes import VECTOR, embedding, ranking
+from fake_qdrant import FakeQdrant
 from places import QdrantHttpUnderTest, QdrantLocalUnderTest, point_row
 from qdrant_client import models
-from recording_servers import Answer, FakeQdrant, running
+from recording_servers import Answer, running
 
 from embakery.errors import ConfigurationError, StoreUnavailableError
 from embakery.results import Result, WriteOutcome

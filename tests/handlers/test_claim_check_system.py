@@ -141,7 +141,7 @@ def test_a_hand_over_cut_off_before_its_note_gives_the_same_order_again(system: 
         state_table=system.endpoints["state_table"],
     )
     for queue in (without_note, with_note, with_note):
-        queue.hand_over(source, input_type="document", destination="default", job_id=None)
+        queue.hand_over(source, message_id="m", input_type="document", destination="default", job_id=None)
     assert len([order for order in orders(system) if order["source"]["sha256"] == source.sha256]) == 1
 
 

@@ -20,13 +20,16 @@ import pytest
 from botocore.stub import Stubber
 from handler_helpers import eventually
 
-import cli.dlq
+import cli.dlq_queues
+import cli.dlq_redrive
+from cli.dlq_report import contents
 from cli.main import main
 from embakery.dead_letters import DeadLetter
 from local.environment import aws_environment
 from local.resources import AwsClients
 from local.servers import start_ministack
-from storage.dead_letters import HOLD_SECONDS, SqsDeadLetters
+from storage.dead_letters import SqsDeadLetters
+from storage.letters import HOLD_SECONDS
 
 CANARY = "the canary sings at midnight"
 
@@ -201,7 +204,7 @@ def test_show_what_is_not_there(pair: Pair, run: Any) -> None:
     ],
 )
 def test_what_a_message_holds(text: str, expected: tuple[str | None, int | None, list[str]]) -> None:
-    assert cli.dlq._contents(text) == expected
+    assert contents(text) == expected
 
 
 def test_redrive_everything_to_where_it_came_from(pair: Pair, run: Any) -> None:
@@ -270,7 +273,7 @@ def test_what_fails_again_meanwhile_is_not_sent_again(pair: Pair, run: Any, monk
     """Else a redrive of messages that fail at once would never end."""
     pair.bury(3)
     time.sleep(1.1)
-    from storage.dead_letters import Hand
+    from storage.letters import Hand
 
     delete = Hand.delete
 
@@ -286,7 +289,7 @@ def test_what_fails_again_meanwhile_is_not_sent_again(pair: Pair, run: Any, monk
 
 
 def test_a_failure_is_exit_code_one(pair: Pair, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from storage.dead_letters import Hand
+    from storage.letters import Hand
 
     pair.bury(2)
     monkeypatch.setattr(Hand, "delete", lambda _, message_ids: frozenset(message_ids))
@@ -298,25 +301,25 @@ def test_a_failure_is_exit_code_one(pair: Pair, run: Any, monkeypatch: pytest.Mo
 
 def start(setup: str, *arguments: str) -> subprocess.Popen[str]:
     script = (
-        "import sys, os, signal, storage.dead_letters as dl; from cli.main import main\n"
+        "import sys, os, signal, storage.letters as letters; from cli.main import main\n"
         f"{setup}\nsys.argv = ['embakery', 'dlq', *{arguments!r}]; sys.exit(main())"
     )
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 KILL_BEFORE_THE_FIFTH_DELETE = """
-delete, calls = dl.Hand.delete, []
+delete, calls = letters.Hand.delete, []
 def killed(hand, ids):
     calls.append(1)
     return os.kill(os.getpid(), signal.SIGKILL) if len(calls) == 5 else delete(hand, ids)
-dl.Hand.delete = killed
+letters.Hand.delete = killed
 """
 
 
 @pytest.mark.parametrize("moment", ["any", "between"])
 def test_killed_in_the_middle_nothing_is_lost(pair: Pair, run: Any, moment: str) -> None:
     names = pair.bury(300)
-    setup = "dl.HOLD_SECONDS = 2\n" + (KILL_BEFORE_THE_FIFTH_DELETE if moment == "between" else "")
+    setup = "letters.HOLD_SECONDS = 2\n" + (KILL_BEFORE_THE_FIFTH_DELETE if moment == "between" else "")
     with start(setup, "redrive", "--to", pair.source, "--yes", "--max-per-second", "100") as process:
         if moment == "any":
             eventually(lambda: pair.counts(pair.source)[0] >= 50)
@@ -353,7 +356,9 @@ def test_interrupted_everything_is_visible_again(pair: Pair, number: signal.Sign
 
 def test_interrupted_while_listing_everything_is_visible_again(pair: Pair) -> None:
     pair.bury(200)
-    slow = "letter, sleep = dl._letter, __import__('time').sleep\ndl._letter = lambda m: sleep(0.02) or letter(m)"
+    slow = (
+        "parse, sleep = letters._letter, __import__('time').sleep\nletters._letter = lambda m: sleep(0.02) or parse(m)"
+    )
     with start(slow, "list", "--limit", "1000") as process:
         eventually(lambda: pair.counts(pair.dead)[1] >= 30)
         process.send_signal(signal.SIGINT)
@@ -407,8 +412,8 @@ class Tasks:
 @pytest.fixture
 def tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Tasks]:
     client = boto3.client("sqs", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
-    monkeypatch.setattr(cli.dlq, "_client", lambda: client)
-    monkeypatch.setattr(cli.dlq, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(cli.dlq_queues, "open_sqs", lambda: client)
+    monkeypatch.setattr(cli.dlq_redrive, "_POLL_SECONDS", 0.0)
     monkeypatch.setenv("EMBAKERY_DLQ_URL", DEAD)
     with Stubber(client) as stub:
         yield Tasks(stub)

@@ -13,7 +13,10 @@ from typing import Any
 
 from local.errors import QueueCallError
 from local.event_source_mapping import EventSourceMapping, Invocable, MappingSettings
+from local.functions import LocalFunction
 from local.sqs import DeleteFailure, Message, MessageQueue
+
+MakeFunction = Callable[..., LocalFunction]
 
 ARN = "arn:aws:sqs:us-east-1:000000000000:documents"
 FIFO_ARN = ARN + ".fifo"

@@ -41,13 +41,15 @@ class FakeReader:
 
 @dataclass
 class FakeBulk:
-    orders: list[tuple[str, str, str, str | None]] = field(default_factory=list)
+    orders: list[tuple[str, str, str, str, str | None]] = field(default_factory=list)
     is_down: bool = False
 
-    def hand_over(self, source: Source, *, input_type: str, destination: str, job_id: str | None) -> None:
+    def hand_over(
+        self, source: Source, *, message_id: str, input_type: str, destination: str, job_id: str | None
+    ) -> None:
         if self.is_down:
             raise StoreUnavailableError("the bulk queue took no order")
-        self.orders.append((source.key, input_type, destination, job_id))
+        self.orders.append((source.key, message_id, input_type, destination, job_id))
 
 
 @dataclass
@@ -131,7 +133,7 @@ def test_too_many_documents_are_handed_over_and_not_embedded(tiny: Tiny) -> None
     outcome = here.process("small", "large")
     assert outcome.failed_ids == ()
     assert here.bulk is not None
-    assert here.bulk.orders == [("large", "document", "default", None)]
+    assert here.bulk.orders == [("large", "large", "document", "default", None)]
     assert len(here.store.ids) == 120
     assert outcome.counts.handed_over == 1
     assert sorted(here.queue.deleted) == [["large"], ["small"]]

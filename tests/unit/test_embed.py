@@ -230,7 +230,8 @@ def test_a_dead_cache_only_costs_encoding(tiny: Tiny) -> None:
     counts = EmbedCounts()
     items = tiny.embedder.embed_items(["a", "b"], cache=make_cache(tiny.embedder, backend), counts=counts)
     assert [bits(item) for item in items] == [tiny.engine.vector(ids).tobytes() for ids in (A, B)]
-    assert counts == EmbedCounts(not_from_cache=2, cache=CacheCounts(errors=2))
+    # Its silence is waited for once, not again to write.
+    assert counts == EmbedCounts(not_from_cache=2, cache=CacheCounts(errors=1))
 
 
 def test_a_lying_cache_is_seen_through_and_mended(tiny: Tiny) -> None:

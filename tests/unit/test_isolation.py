@@ -14,7 +14,7 @@ import pytest
 from unit_fakes import FakeDeadLetters, FakeDeadline, FakeQueue, FakeStore, Killed, MemoryTrail, Tiny, make_tiny
 
 from embakery.delivery import Received
-from embakery.isolation import DONE, SPLIT, Span, spans
+from embakery.isolation import Mark, Span, State, has_suspects, spans
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
 from embakery.work import Resources
@@ -102,29 +102,53 @@ def tiny(tmp_path: Path) -> Tiny:
 # Spans
 
 
+NOW = 1000.0
+KILLED = Mark(State.BEGUN, until=NOW)
+DONE, SPLIT = Mark(State.DONE), Mark(State.SPLIT)
+
+
 def test_without_marks_a_message_is_one_unit() -> None:
-    assert spans(0, 10, {}) == [Span(0, 10)]
+    assert spans(0, 10, {}, now=NOW) == [Span(0, 10)]
 
 
 def test_what_was_done_is_not_done_again() -> None:
-    assert spans(0, 10, {"0-10": DONE}) == []
-    left = spans(0, 3, {"0-3": SPLIT, "1-2": DONE})
-    assert left == [Span(0, 1), Span(2, 3)]
+    assert spans(0, 10, {"0-10": DONE}, now=NOW) == []
+    left = spans(0, 3, {"0-3": SPLIT, "1-2": DONE}, now=NOW)
+    assert left == [Span(0, 1, is_part=True), Span(2, 3, is_part=True)]
 
 
 def test_what_was_in_hand_at_a_kill_is_cut_and_suspect() -> None:
-    assert spans(0, 3, {"0-3": 1, "2-3": 1}) == [Span(0, 1, 1), Span(1, 2, 1), Span(2, 3, 2, 1)]
-    assert [span.is_poison for span in spans(0, 3, {"0-3": 1, "2-3": 1})] == [False, False, True]
+    cut = spans(0, 3, {"0-3": KILLED, "2-3": KILLED}, now=NOW)
+    assert [(span.unit, span.own, span.sightings) for span in cut] == [("0-1", 0, 1), ("1-2", 0, 1), ("2-3", 1, 2)]
+    assert {(span.is_suspect, span.is_part) for span in cut} == {(True, True)}
+    assert [span.is_poison for span in cut] == [False, False, True]
 
 
-def test_one_item_is_poison_only_when_seen_twice() -> None:
-    assert [spans(0, 1, {"0-1": times})[0].is_poison for times in (0, 1, 2)] == [False, False, True]
+def test_what_another_invocation_may_have_in_hand_still_is_neither() -> None:
+    in_hand = Mark(State.BEGUN, until=NOW + 0.1)
+    assert spans(0, 3, {"0-3": in_hand}, now=NOW) == [Span(0, 3)]
+    assert not has_suspects({"0-3": in_hand}, now=NOW)
+    assert has_suspects({"0-3": in_hand}, now=NOW + 1)
 
 
-def test_a_large_payloads_units_are_cut_to_fifty() -> None:
-    cut = spans(0, 1000, {"0-1000": 1})
-    assert (len(cut), cut[0]) == (50, Span(0, 20, 1))
-    assert len(spans(0, 1000, {"0-1000": 1, "20-40": 1})) == 49 + 20
+def test_what_was_being_written_at_a_kill_is_suspect_but_never_poison() -> None:
+    writing = Mark(State.WRITING, until=NOW)
+    (span,) = spans(0, 1, {"0-1": writing}, now=NOW)
+    assert (span.is_suspect, span.own, span.sightings) == (True, 0, 0)
+    assert len(spans(0, 3, {"0-3": writing}, now=NOW)) == 3
+
+
+@pytest.mark.parametrize(
+    ("mark", "poison"), [(KILLED, False), (Mark(State.BEGUN, 1, NOW), True), (Mark(State.FREE), False)]
+)
+def test_one_item_is_poison_only_when_seen_twice(mark: Mark, poison: bool) -> None:
+    assert [span.is_poison for span in spans(0, 1, {"0-1": mark}, now=NOW)] == [poison]
+
+
+def test_a_large_unit_is_cut_into_fifty() -> None:
+    cut = spans(0, 1000, {"0-1000": KILLED}, now=NOW)
+    assert (len(cut), cut[0].unit) == (50, "0-20")
+    assert len(spans(0, 1000, {"0-1000": KILLED, "20-40": KILLED}, now=NOW)) == 49 + 20
 
 
 # Batches
@@ -199,7 +223,7 @@ def test_a_message_is_settled_before_the_next_is_begun(tiny: Tiny) -> None:
 
 def test_an_innocent_in_hand_at_one_kill_is_tried_again_and_written(tiny: Tiny) -> None:
     here = world(tiny, {"m0": body("a", prefix="m0")})
-    here.trail.begin("m0", "0-1")
+    here.trail.write("m0", "0-1", Mark(State.BEGUN))
     here.receives["m0"] = 2
     here.run()
     assert (here.store.ids, here.dead) == (["m0.0"], set())

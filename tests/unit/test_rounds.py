@@ -16,6 +16,9 @@ class Left:
     def seconds_left(self) -> float:
         return self.seconds
 
+    def seconds_to_end(self) -> float:
+        return self.seconds
+
 
 def test_rounds_keep_the_order_and_the_budget() -> None:
     assert list(Pace(10).rounds([4, 4, 4, 9, 1, 12, 3], None)) == [[0, 1], [2], [3, 4], [5], [6]]
