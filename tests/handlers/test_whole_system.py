@@ -33,7 +33,10 @@ def test_a_message_that_cannot_succeed_reaches_the_dead_letter_queue_alone(syste
     eventually(lambda: visible(system, "dlq_url") == already + 2)
     eventually(lambda: set(good) <= rows(system).keys())
     answer = sqs.receive_message(QueueUrl=system.endpoints["dlq_url"], MaxNumberOfMessages=10, VisibilityTimeout=0)
-    assert {message["Body"] for message in answer["Messages"]} == {"not JSON"}
+    bodies = [message["Body"] for message in answer["Messages"]]
+    assert bodies.count("not JSON") == 2
+    # Other tests have dead letters of their own here.
+    assert not [body for body in bodies if any(name in body for name in good)]
 
 
 def test_versions_in_a_fifo_group_arrive_in_order(system: LocalSystem) -> None:
