@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from embakery.delivery import Failures
 from embakery.errors import (
     ConfigurationError,
     DeadlineExceededError,
@@ -13,10 +12,10 @@ from embakery.errors import (
     PoisonError,
     UnavailableError,
 )
-from embakery.isolation import Mark, Marks, Span, State, Trail
+from embakery.isolation import Markbook, Span, State
 from embakery.lanes import Lane
 from embakery.opened import Opened, Opener
-from embakery.work import Item, Pass, WorkCounts
+from embakery.work import Item, Ledger, Pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +35,17 @@ class Unit:
 class Alone:
     """Works on the lanes of one batch that must be isolated.
 
-    marks: of the batch's messages, by id. now: when they were read; until: when this invocation ends at the latest,
-    both in seconds since 1970. settle: takes a message when nothing of it is left to do.
+    settle: takes a message's id when nothing of it is left to do.
     """
 
     def __init__(
-        self,
-        work: Pass,
-        opener: Opener,
-        failures: Failures,
-        counts: WorkCounts,
-        trail: Trail,
-        *,
-        marks: dict[str, Marks],
-        now: float,
-        until: float,
-        settle: Callable[[str], None],
+        self, work: Pass, opener: Opener, ledger: Ledger, book: Markbook, *, settle: Callable[[str], None]
     ) -> None:
         self._pass = work
         self._opener = opener
-        self._failures = failures
-        self._counts = counts
-        self._trail = trail
-        self._marks = marks
-        self._now = now
-        self._until = until
+        self._failures = ledger.failures
+        self._counts = ledger.counts
+        self._book = book
         self._settle = settle
 
     def work(self, lanes: Iterable[Lane]) -> list[Unit]:
@@ -95,7 +80,7 @@ class Alone:
             self._failures.add(opened.message_id, DeadlineExceededError("no time left"))
             return
         try:
-            for span, items in self._opener.units(opened, self._marks.get(opened.message_id, {}), now=self._now):
+            for span, items in self._opener.units(opened, self._book):
                 if self._pass.is_over():
                     self._failures.add(opened.message_id, DeadlineExceededError("no time left"))
                     return
@@ -123,19 +108,16 @@ class Alone:
 
     def _work_on(self, unit: Unit) -> None:
         """Embed and write a unit, under marks that say how far it is."""
-        message_id = unit.opened.message_id
+        message_id, span = unit.opened.message_id, unit.span
         failed_before, late_before = self._failures.count(message_id), self._failures.is_late(message_id)
         self._counts.isolated += 1
-        self._mark(unit, Mark(State.BEGUN, unit.span.own, self._until))
+        self._book.begin(message_id, span)
         results = self._pass.compute(unit.items)
-        self._mark(unit, Mark(State.WRITING, 0, self._until))
+        self._book.write(message_id, span)
         self._pass.write(results)
         if self._failures.count(message_id) > failed_before:
             # Not DONE for bad items either: the message would come again without their failures, and be deleted.
             late = self._failures.is_late(message_id) and not late_before
-            self._mark(unit, Mark(State.SPLIT if late and len(unit.items) > 1 else State.FREE))
-        elif unit.span.is_part:
-            self._mark(unit, Mark(State.DONE))
-
-    def _mark(self, unit: Unit, mark: Mark) -> None:
-        self._trail.write(unit.opened.message_id, unit.span.unit, mark)
+            self._book.end(message_id, span, State.SPLIT if late and len(unit.items) > 1 else State.FREE)
+        elif span.is_part:
+            self._book.end(message_id, span, State.DONE)

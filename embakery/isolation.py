@@ -107,6 +107,39 @@ class Span:
         return self.stop - self.start == 1 and self.own > 0 and self.sightings >= _POISON_SIGHTINGS
 
 
+class Markbook:
+    """The marks of one batch: those that were found, and those that this invocation leaves.
+
+    now: when it is; until: when this invocation ends at the latest, both in seconds since 1970.
+    """
+
+    def __init__(self, trail: Trail, message_ids: Sequence[str], *, now: float, until: float) -> None:
+        self._trail = trail
+        self._now = now
+        self._until = until
+        self._found = trail.read(message_ids)
+
+    def spans(self, message_id: str, start: int, stop: int, *, within: Span | None = None) -> list[Span]:
+        """Return what is left to do of the items `start` to `stop`, as the marks say it should be cut."""
+        return spans(start, stop, self._found.get(message_id, {}), now=self._now, within=within)
+
+    def has_suspects(self, message_id: str) -> bool:
+        """Say whether a process ended with anything of a message in hand."""
+        return any(mark.is_suspect(self._now) for mark in self._found.get(message_id, {}).values())
+
+    def begin(self, message_id: str, span: Span) -> None:
+        """Mark a span as in hand."""
+        self._trail.write(message_id, span.unit, Mark(State.BEGUN, span.own, self._until))
+
+    def write(self, message_id: str, span: Span) -> None:
+        """Mark a span as on its way to a store."""
+        self._trail.write(message_id, span.unit, Mark(State.WRITING, 0, self._until))
+
+    def end(self, message_id: str, span: Span, state: State) -> None:
+        """Mark how a span ended."""
+        self._trail.write(message_id, span.unit, Mark(state))
+
+
 def spans(start: int, stop: int, marks: Marks, *, now: float, within: Span | None = None) -> list[Span]:
     """Return what is left to do of the items `start` to `stop`, as the marks say it should be cut.
 
@@ -131,8 +164,3 @@ def spans(start: int, stop: int, marks: Marks, *, now: float, within: Span | Non
         for first in range(start, stop, step)
         for span in spans(first, min(first + step, stop), marks, now=now, within=whole)
     ]
-
-
-def has_suspects(marks: Marks, *, now: float) -> bool:
-    """Say whether a process ended with anything of a message in hand."""
-    return any(mark.is_suspect(now) for mark in marks.values())

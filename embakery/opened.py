@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
-from embakery.delivery import Failures, Received, SourceQueue
+from embakery.delivery import Received, SourceQueue
 from embakery.errors import InvalidRequestError
-from embakery.isolation import Marks, Span, spans
+from embakery.isolation import Markbook, Span
 from embakery.messages import (
     EmbedMessage,
     Message,
@@ -19,7 +19,7 @@ from embakery.messages import (
     parse_source_line,
 )
 from embakery.sources import BulkQueue, SourceReader
-from embakery.work import Envelope, Item, Resources, WorkCounts
+from embakery.work import Envelope, Item, Ledger, Resources
 
 # So many lines of a payload are worked on, written and marked together: seconds of work on the slowest machine.
 _LINES = 50
@@ -67,21 +67,20 @@ class Opened:
 
 
 class Opener:
-    """Opens the messages of one batch. What is wrong with them goes to `failures`."""
+    """Opens the messages of one batch. What is wrong with them goes to the ledger."""
 
     def __init__(
         self,
         resources: Resources,
         sources: SourcePolicy,
-        failures: Failures,
-        counts: WorkCounts,
+        ledger: Ledger,
         queue: SourceQueue,
     ) -> None:
-        self._queue = queue
         self._resources = resources
         self._sources = sources
-        self._failures = failures
-        self._counts = counts
+        self._failures = ledger.failures
+        self._counts = ledger.counts
+        self._queue = queue
         self._waves: dict[str | None, int] = {}
 
     def open(self, received: Received) -> Opened | None:
@@ -105,19 +104,19 @@ class Opener:
                 accepted.append(Item(envelope, f"{name}[{index}]", item))
         return Opened(envelope, accepted, None)
 
-    def units(self, opened: Opened, marks: Marks, *, now: float) -> Iterator[tuple[Span, Sequence[Item]]]:
+    def units(self, opened: Opened, book: Markbook) -> Iterator[tuple[Span, Sequence[Item]]]:
         """Yield what is left to do of a message, span by span, with its items.
 
         Raises what reading its payload raises; yields nothing for a payload that went to the bulk worker.
         """
         if opened.source is not None:
-            yield from self._units_of_payload(opened, opened.source, marks, now)
+            yield from self._units_of_payload(opened, opened.source, book)
             return
-        for span in spans(0, len(opened.items), marks, now=now) if opened.items else ():
+        for span in book.spans(opened.message_id, 0, len(opened.items)) if opened.items else ():
             yield span, opened.items[span.start : span.stop]
 
     def _units_of_payload(
-        self, opened: Opened, message: SourceMessage, marks: Marks, now: float
+        self, opened: Opened, message: SourceMessage, book: Markbook
     ) -> Iterator[tuple[Span, Sequence[Item]]]:
         if self._sources.reader is None:
             raise InvalidRequestError(
@@ -135,7 +134,7 @@ class Opener:
                 # All lines, the bad ones of what is done too: their failures must not be forgotten.
                 items = [self._items_of_line(opened, line, number) for number, line in enumerate(chunk, start=first)]
                 # The full span even for the last lines: its name must not depend on how many there are.
-                for span in spans(first, first + _LINES, marks, now=now, within=payload):
+                for span in book.spans(opened.message_id, first, first + _LINES, within=payload):
                     part = [item for some in items[span.start - first : span.stop - first] for item in some]
                     if part:
                         yield span, part

@@ -44,6 +44,14 @@ class WorkCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Ledger:
+    """What is taken down of one batch while it is worked on."""
+
+    failures: Failures
+    counts: WorkCounts = field(default_factory=WorkCounts)
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """What the items of one message share. wave: the message's place in its FIFO group, 0 on a standard queue."""
 
@@ -91,12 +99,12 @@ class Pending:
 
 
 class Pass:
-    """Takes items through. Failures go to `failures`; what did not fail is written when `run` returns."""
+    """Takes items through. Failures go to the ledger; what did not fail is written when `run` returns."""
 
-    def __init__(self, resources: Resources, failures: Failures, counts: WorkCounts, deadline: Deadline) -> None:
+    def __init__(self, resources: Resources, ledger: Ledger, deadline: Deadline) -> None:
         self._resources = resources
-        self._failures = failures
-        self._counts = counts
+        self._failures = ledger.failures
+        self._counts = ledger.counts
         self._deadline = deadline
         self._has_begun = False
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 
 from embakery.alone import Alone
 from embakery.delivery import Failure, Failures, Received, SourceQueue
-from embakery.isolation import NoTrail, Trail, has_suspects
-from embakery.lanes import lanes
+from embakery.isolation import Markbook, NoTrail, Trail
+from embakery.lanes import Lane, lanes
 from embakery.opened import Opener, SourcePolicy
 from embakery.rounds import Deadline
-from embakery.work import Pass, Resources, WorkCounts
+from embakery.work import Ledger, Pass, Resources, WorkCounts
 
 # A dead-letter queue that takes nothing, so often in a row, is not tried again for the rest of the batch.
 _MAX_REFUSALS = 2
@@ -61,46 +61,33 @@ class _Batch:
     """One batch on its way through the worker."""
 
     def __init__(self, worker: Worker, messages: Sequence[Received], queue: SourceQueue, deadline: Deadline) -> None:
-        self._worker = worker
         self._queue = queue
-        self._deadline = deadline
-        self._counts = WorkCounts()
         self._failures = Failures(messages)
-        self._opener = Opener(worker.resources, worker.sources, self._failures, self._counts, queue)
+        ledger = Ledger(self._failures)
+        self._counts = ledger.counts
         # A message delivered twice at once is worked on once.
         distinct = {message.message_id: message for message in messages}.values()
-        self._opened = [opened for opened in map(self._opener.open, distinct) if opened is not None]
+        opener = Opener(worker.resources, worker.sources, ledger, queue)
+        self._opened = [opened for opened in map(opener.open, distinct) if opened is not None]
+        self._isolated = [lane for lane in lanes(self._opened) if lane.is_isolated]
+        taken = [opened.message_id for lane in self._isolated for opened in lane.messages]
+        now = worker.clock()
+        self._book = Markbook(worker.trail, taken, now=now, until=now + deadline.seconds_to_end())
+        self._fresh = [opened for opened in self._opened if opened.message_id not in set(taken)]
+        self._pass = Pass(worker.resources, ledger, deadline)
+        self._alone = Alone(self._pass, opener, ledger, self._book, settle=self._settle)
         self._refusals = 0
 
     def run(self) -> None:
-        """Work on everything, in the order of what it may do to the rest."""
-        now, until = self._worker.clock(), self._worker.clock() + self._deadline.seconds_to_end()
-        isolated = [lane for lane in lanes(self._opened) if lane.is_isolated]
-        taken = {opened.message_id for lane in isolated for opened in lane.messages}
-        fresh = [opened for opened in self._opened if opened.message_id not in taken]
-        marks = self._worker.trail.read(sorted(taken))
-        # Where messages have an order, one suspect makes its whole lane one.
-        suspects = [
-            lane
-            for lane in isolated
-            if lane.is_ordered
-            and any(has_suspects(marks.get(opened.message_id, {}), now=now) for opened in lane.messages)
-        ]
-        work = Pass(self._worker.resources, self._failures, self._counts, self._deadline)
-        alone = Alone(
-            work, self._opener, self._failures, self._counts, self._worker.trail,
-            marks=marks, now=now, until=until, settle=self._settle_one,
-        )  # fmt: skip
-
-        if isolated:
-            # What holds nothing to be worked on, before anything is begun that may end the process.
-            with_work = {opened.message_id for opened in self._opened if opened.has_work}
-            self._bury([message_id for message_id in self._failures.failed_ids if message_id not in with_work])
-        left = alone.work([lane for lane in isolated if lane.came_before and lane not in suspects])
-        work.run([item for opened in fresh for item in opened.items])
-        left += alone.work([lane for lane in isolated if not lane.came_before and lane not in suspects])
-        alone.finish(left)
-        alone.work(suspects)
+        """Work on everything, what may end the process after what it would take along."""
+        innocent = [lane for lane in self._isolated if not self._is_suspect(lane)]
+        if self._isolated:
+            self._bury_unworkable()
+        left = self._alone.work([lane for lane in innocent if lane.came_before])
+        self._pass.run([item for opened in self._fresh for item in opened.items])
+        left += self._alone.work([lane for lane in innocent if not lane.came_before])
+        self._alone.finish(left)
+        self._alone.work([lane for lane in self._isolated if self._is_suspect(lane)])
         self._bury(self._failures.retried_ids)
 
     def outcome(self) -> Outcome:
@@ -109,7 +96,16 @@ class _Batch:
         hopeless = self._failures.hopeless_ids.intersection(retried)
         return Outcome(tuple(self._failures), retried, hopeless, self._counts)
 
-    def _settle_one(self, message_id: str) -> None:
+    def _is_suspect(self, lane: Lane) -> bool:
+        """Say whether a lane is for the end as a whole. Where there is no order, only its suspect units are."""
+        return lane.is_ordered and any(self._book.has_suspects(opened.message_id) for opened in lane.messages)
+
+    def _bury_unworkable(self) -> None:
+        """Settle what holds nothing to be worked on, before anything is begun that may end the process."""
+        with_work = {opened.message_id for opened in self._opened if opened.has_work}
+        self._bury([message_id for message_id in self._failures.failed_ids if message_id not in with_work])
+
+    def _settle(self, message_id: str) -> None:
         """Let a message go of which nothing is left to do: what kills the process later cannot take it along."""
         if message_id in self._failures:
             self._bury([message_id])

@@ -14,7 +14,7 @@ import pytest
 from unit_fakes import FakeDeadLetters, FakeDeadline, FakeQueue, FakeStore, Killed, MemoryTrail, Tiny, make_tiny
 
 from embakery.delivery import Received
-from embakery.isolation import Mark, Span, State, has_suspects, spans
+from embakery.isolation import Mark, Markbook, Span, State, spans
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
 from embakery.work import Resources
@@ -127,8 +127,8 @@ def test_what_was_in_hand_at_a_kill_is_cut_and_suspect() -> None:
 def test_what_another_invocation_may_have_in_hand_still_is_neither() -> None:
     in_hand = Mark(State.BEGUN, until=NOW + 0.1)
     assert spans(0, 3, {"0-3": in_hand}, now=NOW) == [Span(0, 3)]
-    assert not has_suspects({"0-3": in_hand}, now=NOW)
-    assert has_suspects({"0-3": in_hand}, now=NOW + 1)
+    trail = MemoryTrail({"m": {"0-3": in_hand}})
+    assert [Markbook(trail, ["m"], now=now, until=0).has_suspects("m") for now in (NOW, NOW + 1)] == [False, True]
 
 
 def test_what_was_being_written_at_a_kill_is_suspect_but_never_poison() -> None:
