@@ -141,7 +141,13 @@ class Opener:
 
     def _goes_to_bulk(self, reader: SourceReader, opened: Opened, message: SourceMessage) -> bool:
         """Hand over a payload of too many lines, or one that will not get through in the receives that are left."""
-        if self._sources.bulk is None or not (self._is_last_receive(opened) or self._is_too_long(reader, message)):
+        if self._sources.bulk is None:
+            return False
+        most = self._sources.max_documents
+        # Read in any case: what can never be read must not become somebody else's trouble.
+        with reader.lines(message.source) as lines:
+            is_too_long = sum(1 for _ in islice(lines, most + 1)) > most
+        if not is_too_long and not self._is_last_receive(opened):
             return False
         self._sources.bulk().hand_over(
             message.source,
@@ -156,11 +162,6 @@ class Opener:
     def _is_last_receive(self, opened: Opened) -> bool:
         most = self._queue.max_receive_count
         return most is not None and opened.received.receive_count >= most
-
-    def _is_too_long(self, reader: SourceReader, message: SourceMessage) -> bool:
-        most = self._sources.max_documents
-        with reader.lines(message.source) as lines:
-            return sum(1 for _ in islice(lines, most + 1)) > most
 
     def _items_of_line(self, opened: Opened, line: bytes, number: int) -> list[Item]:
         embedder, place, items = self._resources.embedder, f"source.lines[{number}]", []

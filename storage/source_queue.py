@@ -129,10 +129,14 @@ class SqsSourceQueue:
         self._tell("delete", delete, message_ids)
 
     def show_again(self, message_ids: Sequence[str], *, seconds: int | None = None) -> None:
-        """Make messages of the batch visible again after so many seconds, or the queue's own timeout if None."""
+        """Make messages of the batch visible again after so many seconds, or the queue's own timeout if None.
+
+        Never after more than that: a clock that is wrong must not hide them for an hour.
+        """
+        longest = 0 if self._facts is None else self._facts.visibility_timeout_seconds
 
         def show(url: str, entries: list[DeleteMessageBatchRequestEntryTypeDef]) -> Sequence[Mapping[str, object]]:
-            wanted = self._facts.visibility_timeout_seconds if seconds is None and self._facts else seconds
+            wanted = longest if seconds is None else min(seconds, longest)
             timed: list[Any] = [{**entry, "VisibilityTimeout": wanted} for entry in entries]
             return self._client().change_message_visibility_batch(QueueUrl=url, Entries=timed).get("Failed", ())
 

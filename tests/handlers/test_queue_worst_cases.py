@@ -32,7 +32,7 @@ from unit_fakes import (
 
 import handlers.queue
 from embakery.delivery import Received, SourceQueue
-from embakery.errors import StoreUnavailableError
+from embakery.errors import InvalidRequestError, StoreUnavailableError
 from embakery.isolation import Mark, NoTrail, State, Trail
 from embakery.opened import SourcePolicy
 from embakery.results import EmbeddingResult, Result, WriteOutcome
@@ -329,6 +329,19 @@ def test_a_payload_that_gets_on_at_each_receive_goes_to_bulk_at_the_last(tiny: T
     assert (dead.letters, outcome.failed_ids, len(orders.sent)) == ([], (), 1)
 
 
+def test_a_payload_that_can_never_be_read_does_not_go_to_bulk(tiny: Tiny) -> None:
+    def refuse() -> None:
+        raise InvalidRequestError("source.key", "must begin with sources/")
+
+    orders, dead = Orders(), FakeDeadLetters()
+    bulk = SqsBulkQueue(orders, queue_url="q.fifo")  # type: ignore[arg-type]
+    message = Received("s", source_body("s"), receive_count=10)
+    process(
+        tiny, [message], store=FakeStore(), queue=FakeQueue(10, dead), reader=Reader({"s": lines(1)}, refuse), bulk=bulk
+    )
+    assert (orders.sent, [letter.code for letter in dead.letters]) == ([], ["invalid_request"])
+
+
 def test_a_payload_is_tried_before_its_last_receive_though_fresh_messages_take_all_the_time(tiny: Tiny) -> None:
     clock, store, dead, trail = FakeClock(), FakeStore(), FakeDeadLetters(), MemoryTrail()
     slow(tiny, clock, lambda batch: 13.0 * len(batch))
@@ -488,6 +501,14 @@ def test_without_the_right_to_the_dead_letter_queue_messages_are_still_made_visi
     queue = SqsSourceQueue(lambda: sqs, QueueFactsReader(lambda: sqs), arn=ARN, receipts={"m": ["r"]})
     queue.show_again(["m"], seconds=0)
     assert sqs.shown == [0]
+
+
+def test_a_wrong_clock_hides_no_message_for_longer_than_the_queue_does() -> None:
+    sqs: Any = Sqs(redrive=True)
+    queue = SqsSourceQueue(lambda: sqs, QueueFactsReader(lambda: sqs), arn=ARN, receipts={"m": ["r"]})
+    for seconds in (125, 3725, None):
+        queue.show_again(["m"], seconds=seconds)
+    assert sqs.shown == [125, 780, 780]
 
 
 def test_a_hopeless_message_of_a_queue_without_redrive_does_not_run_in_a_circle(
