@@ -24,7 +24,7 @@ from benchmarks.machine import busy_cores, circumstances
 from cli.sender import send_documents
 from embakery import Embedder
 from embakery.cache import CacheSecret, VectorCache
-from embakery.embed import EmbedCounts
+from embakery.embedded import EmbedCounts
 from local.event_source_mapping import EventSourceMapping, MappingSettings
 from local.processes import LOOPBACK, free_port
 from local.settings import LocalSettings

@@ -7,7 +7,8 @@
 """
 
 from embakery.cross_encoder import CrossEncoder
-from embakery.embed import Embedded, Embedder
+from embakery.embed import Embedder
+from embakery.embedded import Embedded
 from embakery.errors import (
     ArtifactError,
     ConfigurationError,

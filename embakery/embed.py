@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from embakery.artifact import Artifact
 from embakery.batches import batches
 from embakery.cache import CacheCounts, Key, VectorCache
 from embakery.cross_encoder import BakedReranker, CrossEncoder
+from embakery.embedded import EmbedCounts, Embedded, Found, is_late
 from embakery.engines import Engine, open_engine
 from embakery.errors import (
     ArtifactError,
@@ -27,33 +27,8 @@ from embakery.rounds import ROUND_TOKENS, Deadline, Pace
 from embakery.texts import TextLimits, TextTokenizer, TokenIds, TokenizedText, Truncate, check_text
 from embakery.vectors import Vector, Vectors, check_dimensions, check_vectors, cut_dimensions
 
-_TOKENIZED_CHARACTERS = 500_000
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """A text's vector, float32 (dim,), and how it came about."""
-
-    vector: Vector
-    tokens: int
-    truncated: bool
-    cached: bool
-
-
-@dataclass(slots=True)
-class EmbedCounts:
-    """What one call did, for metrics: texts by where their vector came from, and the cache's troubles."""
-
-    from_cache: int = 0
-    not_from_cache: int = 0
-    cache: CacheCounts = field(default_factory=CacheCounts)
-
-    def add(self, items: Sequence[Embedded | EmbakeryError]) -> None:
-        """Count finished items."""
-        embedded = [item for item in items if isinstance(item, Embedded)]
-        cached = sum(item.cached for item in embedded)
-        self.from_cache += cached
-        self.not_from_cache += len(embedded) - cached
+# Some 50,000 tokens: a tenth of a second of tokenizing, and some megabytes until they are cut to what the model takes.
+_PORTION_CHARACTERS = 200_000
 
 
 class Embedder:
@@ -149,20 +124,16 @@ class Embedder:
         those encoded, and new ones are put there. Past the deadline the rest gives DeadlineExceededError.
         """
         counts = counts or EmbedCounts()
-        tokenized = self._tokenize(texts, input_type, truncate)
-        wanted = list(dict.fromkeys(item.ids for item in tokenized if isinstance(item, TokenizedText)))
-        keys = self._keys(wanted, cache, tenant)
-        troubles = counts.cache.errors
-        cached = self._look_up(keys, cache, counts.cache)
-        if counts.cache.errors > troubles:
-            # It was just waited for in vain: not a second time, to write.
-            keys = {}
-        encoded: dict[TokenIds, Vector | EmbakeryError] = {}
-        for batch in self._encode([ids for ids in wanted if ids not in cached], deadline):
-            # Round by round: what is done is kept, even if the process is killed in a later one.
-            self._remember(keys, batch, cache, counts.cache)
-            encoded |= batch
-        items = [item if isinstance(item, EmbakeryError) else _embedded(item, cached, encoded) for item in tokenized]
+        found = Found()
+        items: list[Embedded | EmbakeryError] = []
+        # Some at a time: tokenizing megabytes takes seconds, in which nobody would look at the clock.
+        for portion in batches(texts, size=_characters, max_items=len(texts), max_bytes=_PORTION_CHARACTERS):
+            if items and is_late(items, deadline):
+                break
+            tokenized = self._tokenize(portion, input_type, truncate)
+            self._find(tokenized, found, cache, tenant, deadline, counts.cache)
+            items += [item if isinstance(item, EmbakeryError) else found.embedded(item) for item in tokenized]
+        items += [DeadlineExceededError("no time left to encode")] * (len(texts) - len(items))
         counts.add(items)
         return items
 
@@ -235,10 +206,9 @@ class Embedder:
         """Tokenize what can be; errors stand in the others' places, with an empty field: callers know the names."""
         checked = [self._check(text) for text in texts]
         good = [text for text in checked if isinstance(text, str)]
-        # Some at a time: an encoding takes some hundred bytes a token until it is cut to what the model takes.
         tokenized = (
             item
-            for portion in batches(good, size=len, max_items=len(good), max_bytes=_TOKENIZED_CHARACTERS)
+            for portion in batches(good, size=len, max_items=len(good), max_bytes=_PORTION_CHARACTERS)
             for item in self._tokenizer.tokenize(portion, input_type=input_type, truncate=truncate)
         )
         return [next(tokenized) if isinstance(text, str) else text for text in checked]
@@ -259,6 +229,29 @@ class Embedder:
             return check_text(text, limits=self.limits)
         except InvalidRequestError as error:
             return error
+
+    def _find(
+        self,
+        tokenized: Sequence[TokenizedText | InvalidRequestError],
+        found: Found,
+        cache: VectorCache | None,
+        tenant: str,
+        deadline: Deadline | None,
+        counts: CacheCounts,
+    ) -> None:
+        """Find the vectors of texts that were not found yet: in the cache, or by encoding."""
+        texts = [item.ids for item in tokenized if isinstance(item, TokenizedText)]
+        wanted = [ids for ids in dict.fromkeys(texts) if ids not in found]
+        keys = self._keys(wanted, cache, tenant)
+        troubles = counts.errors
+        found.cached.update(self._look_up(keys, cache, counts))
+        if counts.errors > troubles:
+            # It was just waited for in vain: not a second time, to write.
+            keys = {}
+        for batch in self._encode([ids for ids in wanted if ids not in found], deadline):
+            # Round by round: what is done is kept, even if the process is killed in a later one.
+            self._remember(keys, batch, cache, counts)
+            found.encoded.update(batch)
 
     def _keys(self, wanted: Sequence[TokenIds], cache: VectorCache | None, tenant: str) -> dict[TokenIds, Key]:
         # Other bits than the bake's must neither enter the cache nor mix with what is there.
@@ -306,10 +299,5 @@ class Embedder:
         cache.set_many(good, counts)
 
 
-def _embedded(
-    item: TokenizedText, cached: Mapping[TokenIds, Vector], encoded: Mapping[TokenIds, Vector | EmbakeryError]
-) -> Embedded | EmbakeryError:
-    vector = cached[item.ids] if item.ids in cached else encoded[item.ids]
-    if isinstance(vector, EmbakeryError):
-        return vector
-    return Embedded(vector, tokens=len(item.ids), truncated=item.truncated, cached=item.ids in cached)
+def _characters(text: object) -> int:
+    return len(text) if isinstance(text, str) else 0

@@ -9,7 +9,8 @@ from itertools import groupby
 
 from embakery.cache import VectorCache
 from embakery.delivery import Failures, Received
-from embakery.embed import EmbedCounts, Embedded, Embedder
+from embakery.embed import Embedder
+from embakery.embedded import EmbedCounts, Embedded
 from embakery.errors import (
     ArtifactError,
     ConfigurationError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from embakery.embed import EmbedCounts, Embedded
+from embakery.embedded import EmbedCounts, Embedded
 from embakery.errors import EmbakeryError, InvalidRequestError, NotFoundError, RequestTooLargeError
 from embakery.rounds import Deadline
 from embakery.texts import INPUT_TYPES, check_truncate, json_type

@@ -6,7 +6,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from embakery.cache import VectorCache
-from embakery.embed import EmbedCounts
+from embakery.embedded import EmbedCounts
 from embakery.worker import Outcome
 
 # Powertools names its logger after the service, and the library logs as `embakery`: so its lines are structured too.

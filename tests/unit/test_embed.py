@@ -27,7 +27,8 @@ import embakery.cross_encoder
 import embakery.embed
 from embakery.artifact import Artifact
 from embakery.cache import CacheCounts, CacheSecret, VectorCache
-from embakery.embed import EmbedCounts, Embedded, Embedder
+from embakery.embed import Embedder
+from embakery.embedded import EmbedCounts, Embedded
 from embakery.errors import (
     ArtifactError,
     ConfigurationError,
@@ -502,3 +503,24 @@ def test_loading_passes_engine_threads_and_limits_on(tmp_path: Path, monkeypatch
     with pytest.raises(RequestTooLargeError, match=r"^documents\[0\]: 3 characters"):
         embedder.rerank("a", ["b b"])
     assert asked == [(folder / "reranker", "onnx", 3)]
+
+
+# Megabytes of text
+
+
+def test_a_large_batch_is_tokenized_some_at_a_time_with_a_look_at_the_clock(tiny: Tiny) -> None:
+    """Of texts of 150,000 characters two do not fit one portion; the time ends after the first."""
+    texts = ["a" + " " * 150_000, "b" + " " * 150_000, "c" + " " * 150_000]
+    done = tiny.embedder.embed_items(texts, deadline=FakeDeadline(questions=1))
+    assert [isinstance(item, Embedded) for item in done] == [True, False, False]
+    assert {type(error_of(item)) for item in done[1:]} == {DeadlineExceededError}
+    assert all(isinstance(item, Embedded) for item in tiny.embedder.embed_items(texts, deadline=FakeDeadline()))
+
+
+def test_equal_texts_of_two_portions_are_encoded_once_and_bad_ones_fail_alone(tiny: Tiny) -> None:
+    backend, counts = FakeBackend(), EmbedCounts()
+    texts = ["a" + " " * 150_000, 7, "a " + " " * 150_000, "b", "a"]
+    done = tiny.embedder.embed_items(texts, cache=make_cache(tiny.embedder, backend), counts=counts)
+    assert [isinstance(item, Embedded) for item in done] == [True, False, True, True, True]
+    assert [[ids[1] for ids in batch] for batch in tiny.engine.encoded] == [[3], [4]]
+    assert (counts.from_cache, counts.not_from_cache, len(backend.values)) == (0, 4, 2)

@@ -12,7 +12,7 @@ from unit_fakes import FakeBackend, FakeDeadline, FakeQueue, FakeStore, Tiny, ma
 
 from embakery.cache import CacheCounts, CacheSecret, VectorCache
 from embakery.delivery import Failure, Received
-from embakery.embed import EmbedCounts
+from embakery.embedded import EmbedCounts
 from embakery.errors import (
     ConfigurationError,
     DeadlineExceededError,
