@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from cli.signals import ending_early
 from embakery.errors import InvalidRequestError
-from storage.clients import error_code, open_client
+from storage.clients import error_code, open_client, queue_url
 from storage.letters import Letter, letters
 from storage.move_task import NOT_SERVED
 
@@ -100,7 +100,7 @@ def find_source(client: SQSClient, dead: Queue) -> str:
     if not urls:
         with reading(client, dead.url) as found:
             arns = {letter.source_arn for letter in islice(found, 100)} - {None}
-        urls = {_url(client, arn) for arn in arns if arn is not None}
+        urls = {queue_url(client, arn) for arn in arns if arn is not None}
     if len(urls) != 1:
         raise InvalidRequestError(
             "--to", f"must say where to: {len(urls)} queues are known to send their failures here"
@@ -114,8 +114,3 @@ def check_pair(source: Queue, target: Queue) -> None:
         raise InvalidRequestError("--to", "is the dead-letter queue itself")
     if source.is_fifo != target.is_fifo:
         raise InvalidRequestError("--to", "one queue is FIFO and the other is not: SQS moves only between like ones")
-
-
-def _url(client: SQSClient, arn: str) -> str:
-    *_, account, name = arn.split(":")
-    return client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
+from embakery.breaker import Breaker
 from embakery.errors import CacheUnavailableError
 from embakery.texts import TokenIds
 from embakery.vectors import Vector, is_sound
@@ -66,49 +66,6 @@ class MemoryBackend:
         """Store the values."""
         expires = self._clock() + ttl_seconds
         self._values.update({key: (value, expires) for key, value in values.items()})
-
-
-class Breaker:
-    """Opens after `threshold` failures in a row; after `pause_seconds` one call at a time may try again."""
-
-    def __init__(
-        self, *, threshold: int = 3, pause_seconds: float = 5.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._threshold = threshold
-        self._pause_seconds = pause_seconds
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._failures = 0
-        self._open_until: float | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether calls are refused just now."""
-        with self._lock:
-            return self._open_until is not None and self._clock() < self._open_until
-
-    def allows(self) -> bool:
-        """Say whether a call may be made. Half-open, it lets one caller through and keeps the others off."""
-        with self._lock:
-            if self._open_until is None:
-                return True
-            if self._clock() < self._open_until:
-                return False
-            self._open_until = self._clock() + self._pause_seconds
-            return True
-
-    def succeeded(self) -> None:
-        """Close again."""
-        with self._lock:
-            self._failures = 0
-            self._open_until = None
-
-    def failed(self) -> None:
-        """Count a failure; open at the threshold."""
-        with self._lock:
-            self._failures += 1
-            if self._failures >= self._threshold:
-                self._open_until = self._clock() + self._pause_seconds
 
 
 @dataclass(slots=True)

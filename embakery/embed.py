@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -126,13 +127,11 @@ class Embedder:
         counts = counts or EmbedCounts()
         found = Found()
         items: list[Embedded | EmbakeryError] = []
-        # Some at a time: tokenizing megabytes takes seconds, in which nobody would look at the clock.
-        for portion in batches(texts, size=_characters, max_items=len(texts), max_bytes=_PORTION_CHARACTERS):
-            if items and is_late(items, deadline):
-                break
-            tokenized = self._tokenize(portion, input_type, truncate)
+        for tokenized in self._tokenize(texts, input_type, truncate):
             self._find(tokenized, found, cache, tenant, deadline, counts.cache)
             items += [item if isinstance(item, EmbakeryError) else found.embedded(item) for item in tokenized]
+            if len(items) < len(texts) and is_late(items, deadline):
+                break
         items += [DeadlineExceededError("no time left to encode")] * (len(texts) - len(items))
         counts.add(items)
         return items
@@ -202,25 +201,25 @@ class Embedder:
 
     def _tokenize(
         self, texts: Sequence[object], input_type: str, truncate: Truncate
-    ) -> list[TokenizedText | InvalidRequestError]:
-        """Tokenize what can be; errors stand in the others' places, with an empty field: callers know the names."""
-        checked = [self._check(text) for text in texts]
-        good = [text for text in checked if isinstance(text, str)]
-        tokenized = (
-            item
-            for portion in batches(good, size=len, max_items=len(good), max_bytes=_PORTION_CHARACTERS)
-            for item in self._tokenizer.tokenize(portion, input_type=input_type, truncate=truncate)
-        )
-        return [next(tokenized) if isinstance(text, str) else text for text in checked]
+    ) -> Iterator[list[TokenizedText | InvalidRequestError]]:
+        """Tokenize what can be; errors stand in the others' places, with an empty field: callers know the names.
+
+        Some at a time: tokenizing megabytes takes seconds, in which nobody would look at the clock.
+        """
+        for portion in batches(texts, size=_characters, max_items=len(texts), max_bytes=_PORTION_CHARACTERS):
+            checked = [self._check(text) for text in portion]
+            good = [text for text in checked if isinstance(text, str)]
+            tokenized = iter(self._tokenizer.tokenize(good, input_type=input_type, truncate=truncate))
+            yield [next(tokenized) if isinstance(text, str) else text for text in checked]
 
     def _all_tokenized(
         self, texts: Sequence[object], input_type: str, name: Callable[[int], str]
     ) -> list[TokenizedText]:
         """Tokenize all texts. Raises InvalidRequestError under the name of the first that cannot be."""
         tokenized: list[TokenizedText] = []
-        for index, item in enumerate(self._tokenize(texts, input_type, "END")):
+        for item in chain.from_iterable(self._tokenize(texts, input_type, "END")):
             if isinstance(item, InvalidRequestError):
-                raise item.within(name(index))
+                raise item.within(name(len(tokenized)))
             tokenized.append(item)
         return tokenized
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
@@ -122,13 +122,13 @@ class Opener:
             raise InvalidRequestError(
                 "source", "this deployment reads no claim checks: EMBAKERY_SOURCE_BUCKET is unset"
             )
-        reader = self._sources.reader()
-        if self._goes_to_bulk(reader, opened, message):
-            return
         payload = Span(0, message.source.size)
-        with reader.lines(message.source) as lines:
+        with self._sources.reader().lines(message.source) as lines:
+            if self._goes_to_bulk(lines, opened, message):
+                return
+            each = iter(lines)
             for first in count(0, _LINES):
-                chunk = list(islice(lines, _LINES))
+                chunk = list(islice(each, _LINES))
                 if not chunk:
                     return
                 # All lines, the bad ones of what is done too: their failures must not be forgotten.
@@ -139,14 +139,12 @@ class Opener:
                     if part:
                         yield span, part
 
-    def _goes_to_bulk(self, reader: SourceReader, opened: Opened, message: SourceMessage) -> bool:
+    def _goes_to_bulk(self, lines: Iterable[bytes], opened: Opened, message: SourceMessage) -> bool:
         """Hand over a payload of too many lines, or one that will not get through in the receives that are left."""
         if self._sources.bulk is None:
             return False
         most = self._sources.max_documents
-        # Read in any case: what can never be read must not become somebody else's trouble.
-        with reader.lines(message.source) as lines:
-            is_too_long = sum(1 for _ in islice(lines, most + 1)) > most
+        is_too_long = sum(1 for _ in islice(lines, most + 1)) > most
         if not is_too_long and not self._is_last_receive(opened):
             return False
         self._sources.bulk().hand_over(

@@ -7,7 +7,7 @@ the function may read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,8 +25,10 @@ class Source:
 class SourceReader(Protocol):
     """The place where payloads lie."""
 
-    def lines(self, source: Source) -> AbstractContextManager[Iterator[bytes]]:
+    def lines(self, source: Source) -> AbstractContextManager[Iterable[bytes]]:
         """Open a payload whose size and digest were checked; gives its lines, without their ends, blank ones left out.
+
+        They may be gone through more than once: the payload is fetched once.
 
         Raises InvalidRequestError under `source...` for what can never be read: a key outside the prefix, a size over
         the cap, no such object, another size or digest. Raises StoreUnavailableError for what may pass.

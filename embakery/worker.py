@@ -10,11 +10,13 @@ neighbours again does nothing.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from embakery.alone import Alone
+from embakery.breaker import Breaker
 from embakery.delivery import Failure, Failures, Received, SourceQueue
 from embakery.isolation import Markbook, NoTrail, Trail
 from embakery.lanes import Lane, lanes
@@ -76,7 +78,7 @@ class _Batch:
         self._fresh = [opened for opened in self._opened if opened.message_id not in set(taken)]
         self._pass = Pass(worker.resources, ledger, deadline)
         self._alone = Alone(self._pass, opener, ledger, self._book, settle=self._settle)
-        self._refusals = 0
+        self._burials = Breaker(threshold=_MAX_REFUSALS, pause_seconds=math.inf)
 
     def run(self) -> None:
         """Work on everything, what may end the process after what it would take along."""
@@ -115,11 +117,13 @@ class _Batch:
     def _bury(self, message_ids: Sequence[str]) -> None:
         """Send to the dead-letter queue what will never succeed, and what would go there anyway without a reason."""
         done = [message_id for message_id in message_ids if self._is_done_for(message_id)]
-        if not done or self._refusals == _MAX_REFUSALS or self._queue.dead_letters is None:
+        if not done or not self._burials.allows() or self._queue.dead_letters is None:
             return
         sent = self._queue.dead_letters.send([self._failures.letter(message_id) for message_id in done])
-        self._refusals = 0 if sent else self._refusals + 1
-        if sent:
+        if not sent:
+            self._burials.failed()
+        else:
+            self._burials.succeeded()
             self._counts.dead_lettered += len(sent)
             self._failures.bury(sorted(sent))
             self._queue.delete(sorted(sent))

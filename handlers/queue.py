@@ -45,7 +45,8 @@ def handler(event: Event, context: LambdaContext) -> Event:
     if deadline.seconds_to_end() > _CALL_SECONDS:
         # What may pass has the queue's own patience; what never will need not wait, if anything ends its coming.
         queue.show_again([one for one in outcome.failed_ids if one in again - outcome.hopeless_ids])
-        if queue.max_receive_count is not None:
+        # Asked only where there are such: it takes calls that a cold start should not pay for.
+        if outcome.hopeless_ids and queue.max_receive_count is not None:
             queue.show_again(sorted(outcome.hopeless_ids), seconds=0)
     return _answer(outcome.failed_ids)
 

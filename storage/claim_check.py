@@ -10,7 +10,7 @@ import base64
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
@@ -90,7 +90,7 @@ class ClaimCheck:
         return source
 
     @contextmanager
-    def lines(self, source: Source) -> Iterator[Iterator[bytes]]:
+    def lines(self, source: Source) -> Iterator[Iterable[bytes]]:
         """Open a payload; see `embakery.sources.SourceReader.lines`. Also raises ConfigurationError.
 
         It waits in memory up to 4 MiB, beyond that in a file of the system's temporary folder. A line over 8 MiB raises
@@ -99,8 +99,7 @@ class ClaimCheck:
         self._check(source)
         with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
             self._fetch(source, spool)
-            spool.seek(0)
-            yield _lines(spool)
+            yield _Lines(spool)
 
     def _check(self, source: Source) -> None:
         rest = source.key.removeprefix(self._prefix)
@@ -149,15 +148,22 @@ def _other_size(source: Source) -> InvalidRequestError:
     return InvalidRequestError("source.size", f"is {source.size} bytes, but the object has another size")
 
 
-def _lines(spool: IO[bytes]) -> Iterator[bytes]:
-    number = 0
-    while line := spool.readline(MAX_LINE_BYTES + 2):
-        number += 1
-        content = line.rstrip(b"\r\n")
-        if len(content) > MAX_LINE_BYTES:
-            raise InvalidRequestError("source", f"line {number} is longer than {MAX_LINE_BYTES} bytes")
-        if content.strip():
-            yield content
+class _Lines:
+    """The lines of a payload, from the first each time that they are gone through."""
+
+    def __init__(self, spool: IO[bytes]) -> None:
+        self._spool = spool
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._spool.seek(0)
+        number = 0
+        while line := self._spool.readline(MAX_LINE_BYTES + 2):
+            number += 1
+            content = line.rstrip(b"\r\n")
+            if len(content) > MAX_LINE_BYTES:
+                raise InvalidRequestError("source", f"line {number} is longer than {MAX_LINE_BYTES} bytes")
+            if content.strip():
+                yield content
 
 
 def _error(error: ClientError) -> EmbakeryError:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
 
 # A store's write is worth a second try, and both end within the ten seconds that the handlers keep for writing.
 STORE = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 2})
@@ -20,6 +23,12 @@ def open_client(service: Any, config: Config = STORE) -> Any:
     import boto3  # .25 s: only where it is used
 
     return boto3.client(service, config=config)
+
+
+def queue_url(client: SQSClient, arn: str) -> str:
+    """Return a queue's URL. Raises ClientError and BotoCoreError."""
+    *_, account, name = arn.split(":")
+    return client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]
 
 
 def error_code(error: ClientError | BotoCoreError) -> str:

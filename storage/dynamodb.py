@@ -7,7 +7,7 @@ numbers. Conditional writes are PutItem, since BatchWriteItem takes no condition
 from __future__ import annotations
 
 import json
-import threading
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from botocore.exceptions import BotoCoreError, ClientError
 
+from embakery.breaker import Breaker
 from embakery.errors import StoreUnavailableError
 from embakery.results import EmbeddingResult, RerankResult, Result, WriteOutcome
 from storage.clients import error_code
@@ -52,9 +53,10 @@ class DynamoDBStore:
     def _write(self, results: Sequence[Result]) -> list[WriteOutcome]:
         items = [to_item(result) for result in results]
         fitting = [index for index, item in enumerate(items) if item_bytes(item) <= MAX_ITEM_BYTES]
-        table = _Reachable()
+        # For this batch: the next one asks again.
+        breaker = Breaker(threshold=_ENOUGH_FAILURES, pause_seconds=math.inf)
         with ThreadPoolExecutor(min(_WRITERS, len(fitting) or 1)) as pool:
-            answers = list(pool.map(lambda index: self._put(items[index], table), fitting))
+            answers = list(pool.map(lambda index: self._put(items[index], breaker), fitting))
         failures = [answer for answer in answers if isinstance(answer, StoreUnavailableError)]
         if fitting and len(failures) == len(fitting):
             raise StoreUnavailableError(f"dynamodb took no write: {failures[0]}")
@@ -64,9 +66,9 @@ class DynamoDBStore:
         return outcomes
 
     def _put(
-        self, item: Mapping[str, UniversalAttributeValueTypeDef], table: _Reachable
+        self, item: Mapping[str, UniversalAttributeValueTypeDef], breaker: Breaker
     ) -> WriteOutcome | StoreUnavailableError:
-        if not table.worth_a_try():
+        if not breaker.allows():
             return StoreUnavailableError("not tried")
         try:
             self._client.put_item(
@@ -78,31 +80,18 @@ class DynamoDBStore:
             )
         except ClientError as error:
             code = error_code(error)
-            table.tell(answered=code not in _NO_TABLE)
+            if code in _NO_TABLE:
+                breaker.failed()
+            else:
+                breaker.succeeded()
             if code == "ConditionalCheckFailedException":
                 return WriteOutcome.SUPERSEDED
             return StoreUnavailableError(code)
         except BotoCoreError as error:
-            table.tell(answered=False)
+            breaker.failed()
             return StoreUnavailableError(type(error).__name__)
-        table.tell(answered=True)
+        breaker.succeeded()
         return WriteOutcome.WRITTEN
-
-
-class _Reachable:
-    """Whether a table still answers, as a batch's writers find."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-        self._lock = threading.Lock()
-
-    def worth_a_try(self) -> bool:
-        with self._lock:
-            return self._failures < _ENOUGH_FAILURES
-
-    def tell(self, *, answered: bool) -> None:
-        with self._lock:
-            self._failures = 0 if answered else self._failures + 1
 
 
 def item_bytes(item: Mapping[str, Any]) -> int:

@@ -7,6 +7,7 @@ and sent by urllib3, which botocore brings: three kinds of request need no clien
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from embakery.errors import ConfigurationError, StoreUnavailableError
 from embakery.results import EmbeddingResult, Result, WriteOutcome
 from storage.identities import identity_digest, searched_set, write_newest
 from storage.opensearch_access import Authorize
+from storage.parts import write_parts
 
 _TIMEOUT = urllib3.Timeout(connect=2, read=5)
 # Once more for a broken connection, whatever the method: what was written already answers 409 then.
@@ -26,6 +28,8 @@ _RETRIES = urllib3.Retry(total=1, redirect=0, status=0, backoff_factor=0.1, allo
 _MAX_BYTES = 8 * 1024 * 1024
 _MAX_DOCUMENTS = 500
 _NOT_FOUND, _BAD_REQUEST, _CONFLICT = 404, 400, 409
+# A result, and the lines of a bulk request that index it.
+_Action = tuple[Result, bytes]
 _KEYWORDS = ("tenant", "id", "kind", "space_id", "model", "job_id", "dtype")
 
 
@@ -56,32 +60,17 @@ class OpenSearchStore:
         self._pool.clear()
 
     def _write(self, results: Sequence[Result]) -> list[WriteOutcome]:
-        outcomes = [WriteOutcome.FAILED] * len(results)
-        groups: dict[str, list[tuple[int, bytes]]] = {}
+        groups: dict[str, list[tuple[int, _Action]]] = {}
         for index, result in enumerate(results):
-            groups.setdefault(searched_set(self._index, result), []).append((index, to_action(result)))
-        errors: list[StoreUnavailableError] = []
-        requests = 0
-        for name, group in groups.items():
-            for part in batches(
-                group, size=lambda entry: len(entry[1]), max_items=_MAX_DOCUMENTS, max_bytes=_MAX_BYTES
-            ):
-                requests += 1
-                try:
-                    written = self._bulk(name, results[part[0][0]], [action for _, action in part])
-                except StoreUnavailableError as error:
-                    errors.append(error)
-                    continue
-                for (index, _), outcome in zip(part, written, strict=True):
-                    outcomes[index] = outcome
-        if errors and len(errors) == requests:
-            raise errors[0]
-        return outcomes
+            groups.setdefault(searched_set(self._index, result), []).append((index, (result, to_action(result))))
+        split = functools.partial(batches, size=_size, max_items=_MAX_DOCUMENTS, max_bytes=_MAX_BYTES)
+        return write_parts(len(results), groups, self._bulk, split=split)
 
-    def _bulk(self, name: str, example: Result, actions: Sequence[bytes]) -> list[WriteOutcome]:
-        self._ensure_index(name, example)
+    def _bulk(self, name: str, actions: Sequence[_Action]) -> list[WriteOutcome]:
+        self._ensure_index(name, actions[0][0])
         path = f"/{name}/_bulk?filter_path=items.*.status,items.*.error.type"
-        status, answer = self._send("POST", path, b"".join(actions), content_type="application/x-ndjson")
+        body = b"".join(action for _, action in actions)
+        status, answer = self._send("POST", path, body, content_type="application/x-ndjson")
         items = answer.get("items", [])
         if status != 200 or len(items) != len(actions):
             self._ready.discard(name)
@@ -149,6 +138,10 @@ def index_body(example: Result, *, knn: bool) -> dict[str, Any]:
         "method": {"name": "hnsw", "engine": "faiss", "space_type": "innerproduct"},
     }
     return {"settings": {"index": {"knn": True}}, "mappings": {"dynamic": False, "properties": fields}}
+
+
+def _size(entry: tuple[int, _Action]) -> int:
+    return len(entry[1][1])
 
 
 def _outcome(status: int) -> WriteOutcome:

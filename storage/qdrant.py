@@ -24,6 +24,7 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 from embakery.errors import ConfigurationError, StoreUnavailableError
 from embakery.results import EmbeddingResult, Result, WriteOutcome
 from storage.identities import identity, searched_set, write_newest
+from storage.parts import write_parts
 
 TIMEOUT_SECONDS = 5
 # 32 MB is the server's limit for a request; a hundred points with 64 KiB of metadata each are well below.
@@ -61,25 +62,18 @@ class QdrantStore:
         self._client.close()
 
     def _write(self, results: Sequence[Result]) -> list[WriteOutcome]:
-        outcomes = [WriteOutcome.FAILED] * len(results)
-        groups: dict[str, list[int]] = {}
+        groups: dict[str, list[tuple[int, Result]]] = {}
         for index, result in enumerate(results):
-            groups.setdefault(searched_set(self._collection, result), []).append(index)
-        parts = [(name, group[at : at + _MAX_POINTS]) for name, group in groups.items() for at in _starts(group)]
-        errors: list[StoreUnavailableError] = []
-        for name, part in parts:
-            try:
-                with self._lock:
-                    written = self._write_part(name, [results[index] for index in part])
-            except (ApiException, QdrantException) as error:
-                # Not chained: answers quote what was sent.
-                errors.append(StoreUnavailableError(_describe(error)))
-                continue
-            for index, outcome in zip(part, written, strict=True):
-                outcomes[index] = outcome
-        if errors and len(errors) == len(parts):
-            raise errors[0] from None
-        return outcomes
+            groups.setdefault(searched_set(self._collection, result), []).append((index, result))
+        return write_parts(len(results), groups, self._write_alone, split=_hundreds)
+
+    def _write_alone(self, name: str, results: Sequence[Result]) -> list[WriteOutcome]:
+        try:
+            with self._lock:
+                return self._write_part(name, results)
+        except (ApiException, QdrantException) as error:
+            # Not chained: answers quote what was sent.
+            raise StoreUnavailableError(_describe(error)) from None
 
     def _write_part(self, name: str, results: Sequence[Result]) -> list[WriteOutcome]:
         try:
@@ -208,8 +202,8 @@ def _outcome(result: Result, before: int | None, after: int | None) -> WriteOutc
     return WriteOutcome.WRITTEN if after == result.version else WriteOutcome.SUPERSEDED
 
 
-def _starts(group: Sequence[int]) -> range:
-    return range(0, len(group), _MAX_POINTS)
+def _hundreds(group: list[tuple[int, Result]]) -> list[list[tuple[int, Result]]]:
+    return [group[start : start + _MAX_POINTS] for start in range(0, len(group), _MAX_POINTS)]
 
 
 def _describe(error: Exception) -> str:

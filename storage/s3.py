@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from embakery.errors import StoreUnavailableError
 from embakery.results import Result, WriteOutcome
 from storage.clients import error_code
+from storage.parts import write_parts
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -36,23 +37,12 @@ class S3Store:
 
     def write(self, results: Sequence[Result]) -> list[WriteOutcome]:
         """Put one object for each kind and space among the results. Raises StoreUnavailableError if none was put."""
-        outcomes: dict[int, WriteOutcome] = {}
-        groups: dict[str, list[int]] = {}
+        groups: dict[str, list[tuple[int, Result]]] = {}
         for index, result in enumerate(results):
-            groups.setdefault(f"{result.space_id}/{result.kind}", []).append(index)
-        errors: list[StoreUnavailableError] = []
-        for folder, indices in groups.items():
-            try:
-                outcome = self._put(folder, [results[index] for index in indices])
-            except StoreUnavailableError as error:
-                outcome = WriteOutcome.FAILED
-                errors.append(error)
-            outcomes.update(dict.fromkeys(indices, outcome))
-        if errors and len(errors) == len(groups):
-            raise errors[0]
-        return [outcomes[index] for index in range(len(results))]
+            groups.setdefault(f"{result.space_id}/{result.kind}", []).append((index, result))
+        return write_parts(len(results), groups, self._put)
 
-    def _put(self, folder: str, results: Sequence[Result]) -> WriteOutcome:
+    def _put(self, folder: str, results: Sequence[Result]) -> list[WriteOutcome]:
         rows = sorted({json.dumps(result.to_json(), sort_keys=True, ensure_ascii=False) for result in results})
         content = "".join(f"{row}\n" for row in rows).encode()
         key = f"{self._prefix}{folder}/{hashlib.sha256(content).hexdigest()}{SUFFIX}"
@@ -68,11 +58,11 @@ class S3Store:
             )
         except ClientError as error:
             if error_code(error) in ALREADY_THERE:
-                return WriteOutcome.SUPERSEDED
+                return [WriteOutcome.SUPERSEDED] * len(results)
             raise StoreUnavailableError(f"s3 refused a write: {error_code(error)}") from error
         except BotoCoreError as error:
             raise StoreUnavailableError(f"s3 cannot be reached: {type(error).__name__}") from error
-        return WriteOutcome.WRITTEN
+        return [WriteOutcome.WRITTEN] * len(results)
 
 
 def read_rows(client: S3Client, *, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:

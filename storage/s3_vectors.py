@@ -11,6 +11,7 @@ metadata a vector, 2 KB of it filterable, 4096 dimensions.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from embakery.results import EmbeddingResult, Result, WriteOutcome
 from embakery.vectors import to_base64
 from storage.clients import error_code
 from storage.identities import identity_digest, searched_set, write_newest
+from storage.parts import write_parts
 
 _MAX_VECTORS = 500
 _MAX_REQUEST_BYTES = 19 * 1024 * 1024
@@ -57,27 +59,13 @@ class S3VectorsStore:
         return write_newest(results, self._write)
 
     def _write(self, results: Sequence[Result]) -> list[WriteOutcome]:
-        outcomes = [WriteOutcome.FAILED] * len(results)
         groups: dict[str, list[tuple[int, dict[str, Any]]]] = {}
         for index, result in enumerate(results):
             vector = to_vector(result)
             if not is_too_large(vector):
                 groups.setdefault(searched_set(self._index, result), []).append((index, vector))
-        errors: list[StoreUnavailableError] = []
-        requests = 0
-        for name, group in groups.items():
-            for part in batches(group, size=_size, max_items=_MAX_VECTORS, max_bytes=_MAX_REQUEST_BYTES):
-                requests += 1
-                try:
-                    written = self._put(name, [vector for _, vector in part])
-                except StoreUnavailableError as error:
-                    errors.append(error)
-                    continue
-                for (index, _), outcome in zip(part, written, strict=True):
-                    outcomes[index] = outcome
-        if errors and len(errors) == requests:
-            raise errors[0]
-        return outcomes
+        split = functools.partial(batches, size=_size, max_items=_MAX_VECTORS, max_bytes=_MAX_REQUEST_BYTES)
+        return write_parts(len(results), groups, self._put, split=split)
 
     def _put(self, name: str, vectors: Sequence[dict[str, Any]]) -> list[WriteOutcome]:
         try:

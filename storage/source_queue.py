@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from embakery.dead_letters import DeadLetters
-from storage.clients import error_code
+from storage.clients import error_code, queue_url
 from storage.dead_letters import SqsDeadLetters
+from storage.parcels import MAX_ENTRIES
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import DeleteMessageBatchRequestEntryTypeDef
 
-    _Tell = Callable[[str, list[DeleteMessageBatchRequestEntryTypeDef]], Sequence[Mapping[str, object]]]
+    _Entries = list[DeleteMessageBatchRequestEntryTypeDef]
+    _Tell = Callable[["QueueFacts", _Entries], Sequence[Mapping[str, Any]]]
 
 log = logging.getLogger("embakery")
 
 _TROUBLE = (ClientError, BotoCoreError)
-_MAX_ENTRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class QueueFactsReader:
         return self._known[arn]
 
     def _ask(self, arn: str) -> QueueFacts:
-        url = self._url(arn)
+        url = queue_url(self._client(), arn)
         answer = self._client().get_queue_attributes(
             QueueUrl=url, AttributeNames=["VisibilityTimeout", "RedrivePolicy"]
         )
@@ -74,15 +75,11 @@ class QueueFactsReader:
 
     def _dead_letter_url(self, arn: str) -> str | None:
         try:
-            return self._url(arn)
+            return queue_url(self._client(), arn)
         except ClientError as error:
             # Not allowed to: the source queue can still be told things.
             log.warning("dead_letter_queue_unavailable", extra={"reason": error_code(error)})
             return None
-
-    def _url(self, arn: str) -> str:
-        *_, account, name = arn.split(":")
-        return self._client().get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]
 
 
 class SqsSourceQueue:
@@ -123,8 +120,8 @@ class SqsSourceQueue:
     def delete(self, message_ids: Sequence[str]) -> None:
         """Delete messages of the batch."""
 
-        def delete(url: str, entries: list[DeleteMessageBatchRequestEntryTypeDef]) -> Sequence[Mapping[str, object]]:
-            return self._client().delete_message_batch(QueueUrl=url, Entries=entries).get("Failed", ())
+        def delete(facts: QueueFacts, entries: _Entries) -> Sequence[Mapping[str, Any]]:
+            return self._client().delete_message_batch(QueueUrl=facts.url, Entries=entries).get("Failed", ())
 
         self._tell("delete", delete, message_ids)
 
@@ -133,12 +130,12 @@ class SqsSourceQueue:
 
         Never after more than that: a clock that is wrong must not hide them for an hour.
         """
-        longest = 0 if self._facts is None else self._facts.visibility_timeout_seconds
 
-        def show(url: str, entries: list[DeleteMessageBatchRequestEntryTypeDef]) -> Sequence[Mapping[str, object]]:
+        def show(facts: QueueFacts, entries: _Entries) -> Sequence[Mapping[str, Any]]:
+            longest = facts.visibility_timeout_seconds
             wanted = longest if seconds is None else min(seconds, longest)
             timed: list[Any] = [{**entry, "VisibilityTimeout": wanted} for entry in entries]
-            return self._client().change_message_visibility_batch(QueueUrl=url, Entries=timed).get("Failed", ())
+            return self._client().change_message_visibility_batch(QueueUrl=facts.url, Entries=timed).get("Failed", ())
 
         self._tell("show_again", show, message_ids)
 
@@ -148,7 +145,7 @@ class SqsSourceQueue:
             return
         for entries in self._tens(message_ids):
             try:
-                failed = tell(self._facts.url, entries)
+                failed = tell(self._facts, entries)
             except _TROUBLE as error:
                 log.warning("queue_call_failed", extra={"call": call, "reason": error_code(error)})
                 return
@@ -156,9 +153,7 @@ class SqsSourceQueue:
                 extra = {"call": call, "reason": failed[0].get("Code"), "messages": len(failed)}
                 log.warning("queue_call_failed", extra=extra)
 
-    def _tens(self, message_ids: Sequence[str]) -> list[list[DeleteMessageBatchRequestEntryTypeDef]]:
+    def _tens(self, message_ids: Sequence[str]) -> list[_Entries]:
         handles = [handle for message_id in message_ids for handle in self._receipts.get(message_id, ())]
-        entries: list[DeleteMessageBatchRequestEntryTypeDef] = [
-            {"Id": str(index), "ReceiptHandle": handle} for index, handle in enumerate(handles)
-        ]
-        return [entries[start : start + _MAX_ENTRIES] for start in range(0, len(entries), _MAX_ENTRIES)]
+        entries: _Entries = [{"Id": str(index), "ReceiptHandle": handle} for index, handle in enumerate(handles)]
+        return [entries[start : start + MAX_ENTRIES] for start in range(0, len(entries), MAX_ENTRIES)]

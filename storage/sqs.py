@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from embakery.batches import batches
+from embakery.breaker import Breaker
 from embakery.errors import StoreUnavailableError
 from embakery.results import Result, WriteOutcome
 from storage.clients import error_code
+from storage.parcels import MAX_ENTRIES
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
-_MAX_ENTRIES = 10
 # SQS allows 1 MiB for a batch; attributes count too.
 _MAX_BATCH_BYTES = 1_000_000
 _ATTRIBUTE_BYTES = 256
@@ -42,13 +44,17 @@ class SqsStore:
         """Send every result. Raises StoreUnavailableError if none could be sent."""
         entries = [self._entry(index, result) for index, result in enumerate(results)]
         refused: dict[str, str] = {}
-        silent = 0
-        for batch in batches(entries, size=_size, max_items=_MAX_ENTRIES, max_bytes=_MAX_BATCH_BYTES):
-            if silent == _MAX_SILENT_CALLS:
+        # For this batch: the next one asks again.
+        breaker = Breaker(threshold=_MAX_SILENT_CALLS, pause_seconds=math.inf)
+        for batch in batches(entries, size=_size, max_items=MAX_ENTRIES, max_bytes=_MAX_BATCH_BYTES):
+            if not breaker.allows():
                 refused |= {entry["Id"]: "NotTried" for entry in batch}
                 continue
             failed = self._send(batch)
-            silent = silent + 1 if len(failed) == len(batch) else 0
+            if len(failed) == len(batch):
+                breaker.failed()
+            else:
+                breaker.succeeded()
             refused |= failed
         if results and len(refused) == len(results):
             raise StoreUnavailableError(f"sqs took no message: {refused['0']}")

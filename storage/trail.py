@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from embakery.cache import Breaker
+from embakery.breaker import Breaker
 from embakery.isolation import Mark, Marks, State
 from storage.clients import error_code
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from delivery import DuplicatingQueue
+from emulated_aws import emulated_aws
 
 from local.event_source_mapping import EventSourceMapping, MappingSettings
 from local.in_process import InProcessFunction
 from local.resources import AwsClients
-from local.servers import start_ministack
 from local.sqs import Message, SqsQueue
 
 
@@ -103,11 +103,8 @@ def test_a_fifo_copy_stands_next_to_its_original() -> None:
 
 @pytest.fixture(scope="module")
 def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsClients]:
-    server = start_ministack(tmp_path_factory.mktemp("ministack"))
-    clients = AwsClients.connect(f"http://{server.address}")
-    yield clients
-    clients.close()
-    server.stop()
+    with emulated_aws(tmp_path_factory.mktemp("ministack")) as clients:
+        yield clients
 
 
 @pytest.mark.parametrize("name", ["doubled", "doubled.fifo"])

@@ -7,22 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from emulated_aws import emulated_aws
 from postgres_server import NoPostgresError, PostgresServer
 
 from local.errors import ServerStartError
 from local.processes import ServerProcess
 from local.resources import AwsClients
-from local.servers import start_ministack, start_redis
+from local.servers import start_redis
 
 
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsClients]:
-    server = start_ministack(tmp_path_factory.mktemp("ministack"))
-    clients = AwsClients.connect(f"http://{server.address}")
-    clients.s3.create_bucket(Bucket="contract")
-    yield clients
-    clients.close()
-    server.stop()
+    with emulated_aws(tmp_path_factory.mktemp("ministack")) as clients:
+        clients.s3.create_bucket(Bucket="contract")
+        yield clients
 
 
 @pytest.fixture(scope="session")

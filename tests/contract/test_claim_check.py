@@ -144,9 +144,18 @@ def test_a_line_without_end_is_refused_when_its_turn_comes(checks: ClaimCheck) -
     assert read(checks, checks.put(good + b"\r\n")) == [good]
     source = checks.put(b"first\n" + good + b"a\nlast\n")
     with checks.lines(source) as lines:
-        assert next(lines) == b"first"
+        each = iter(lines)
+        assert next(each) == b"first"
         with pytest.raises(InvalidRequestError, match="line 2 is longer than"):
-            next(lines)
+            next(each)
+
+
+def test_lines_may_be_gone_through_again_without_another_fetch(aws: AwsClients, checks: ClaimCheck) -> None:
+    source = checks.put(PAYLOAD)
+    with checks.lines(source) as lines:
+        assert next(iter(lines)) == LINES[0]
+        aws.s3.delete_object(Bucket=BUCKET, Key=source.key)
+        assert list(lines) == list(lines) == LINES
 
 
 def test_a_large_payload_is_never_in_memory_as_a_whole(checks: ClaimCheck) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import redis
 
-from embakery.cache import Breaker, CacheBackend, CacheCounts, CacheSecret, VectorCache
+from embakery.breaker import Breaker
+from embakery.cache import CacheBackend, CacheCounts, CacheSecret, VectorCache
 from embakery.errors import CacheUnavailableError, ConfigurationError
 from local.processes import LOOPBACK, ServerProcess, free_port
 from storage.redis_backend import RedisBackend

@@ -18,6 +18,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.stub import Stubber
+from emulated_aws import emulated_aws
 from handler_helpers import eventually
 
 import cli.dlq_queues
@@ -27,7 +28,6 @@ from cli.main import main
 from embakery.dead_letters import DeadLetter
 from local.environment import aws_environment
 from local.resources import AwsClients
-from local.servers import start_ministack
 from storage.dead_letters import SqsDeadLetters
 from storage.letters import HOLD_SECONDS
 
@@ -36,11 +36,8 @@ CANARY = "the canary sings at midnight"
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsClients]:
-    server = start_ministack(tmp_path_factory.mktemp("dlq"))
-    clients = AwsClients.connect(f"http://{server.address}")
-    yield clients
-    clients.close()
-    server.stop()
+    with emulated_aws(tmp_path_factory.mktemp("dlq")) as clients:
+        yield clients
 
 
 @dataclass(frozen=True, slots=True)

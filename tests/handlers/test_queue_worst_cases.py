@@ -80,9 +80,9 @@ class Reader:
     opening: Callable[[], None] = lambda: None
 
     @contextlib.contextmanager
-    def lines(self, source: Source) -> Iterator[Iterator[bytes]]:
+    def lines(self, source: Source) -> Iterator[Sequence[bytes]]:
         self.opening()
-        yield iter(self.payloads[source.key])
+        yield self.payloads[source.key]
 
 
 @dataclass
@@ -526,3 +526,22 @@ def test_a_hopeless_message_of_a_queue_without_redrive_does_not_run_in_a_circle(
     record = {"messageId": "m", "receiptHandle": "r", "eventSourceARN": ARN, "body": "{"}
     assert handlers.queue.handler({"Records": [record]}, context) == {"batchItemFailures": [{"itemIdentifier": "m"}]}
     assert 0 not in sqs.shown
+
+
+@pytest.mark.filterwarnings("ignore:No application metrics")
+def test_a_batch_without_failures_asks_sqs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each cold start would pay for a client and three calls."""
+
+    def asked() -> Any:
+        raise AssertionError("sqs was asked")
+
+    monkeypatch.setattr(handlers.queue, "_sqs", asked)
+    monkeypatch.setattr(handlers.queue, "_facts", lambda: QueueFactsReader(asked))
+    monkeypatch.setattr(handlers.queue, "services", lambda: SimpleNamespace(cache=None))
+    outcome = Outcome((), (), frozenset(), WorkCounts())
+    monkeypatch.setattr(handlers.queue, "worker", lambda: SimpleNamespace(process=lambda *_, **__: outcome))
+    context: Any = Context(FakeClock())
+    context.function_name = context.invoked_function_arn = context.aws_request_id = "f"
+    context.memory_limit_in_mb = "128"
+    record = {"messageId": "m", "receiptHandle": "r", "eventSourceARN": ARN, "body": "{}"}
+    assert handlers.queue.handler({"Records": [record]}, context) == {"batchItemFailures": []}

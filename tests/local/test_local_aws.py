@@ -8,23 +8,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from emulated_aws import emulated_aws
 from local_fakes import EVENTS, HANDLER_ENV, FakeFunction, LogLines, eventually, raising
 
 from local.errors import QueueCallError, ThrottledError
 from local.event_source_mapping import EventSourceMapping, MappingSettings, MappingStatistics
 from local.functions import LocalFunction
 from local.resources import AwsClients, Queue, Resources, create_resources
-from local.servers import start_ministack
 from local.sqs import SqsQueue
 
 
 @pytest.fixture(scope="module")
 def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsClients]:
-    server = start_ministack(tmp_path_factory.mktemp("ministack"))
-    clients = AwsClients.connect(f"http://{server.address}")
-    yield clients
-    clients.close()
-    server.stop()
+    with emulated_aws(tmp_path_factory.mktemp("ministack")) as clients:
+        yield clients
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from unit_fakes import FakeBackend, FakeClock
 
-from embakery.cache import Breaker, CacheCounts, CacheSecret, MemoryBackend, VectorCache
+from embakery.breaker import Breaker
+from embakery.cache import CacheCounts, CacheSecret, MemoryBackend, VectorCache
 from embakery.vectors import Vector
 
 SECRET = b"a secret of the deployment"

@@ -30,13 +30,13 @@ class FakeReader:
     opened: int = 0
 
     @contextlib.contextmanager
-    def lines(self, source: Source) -> Iterator[Iterator[bytes]]:
+    def lines(self, source: Source) -> Iterator[Sequence[bytes]]:
         self.opened += 1
         if self.is_down:
             raise StoreUnavailableError("down")
         if source.key not in self.payloads:
             raise InvalidRequestError("source.key", "no such object")
-        yield iter(self.payloads[source.key])
+        yield self.payloads[source.key]
 
 
 @dataclass
