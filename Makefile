@@ -5,18 +5,20 @@ SAM_VENV := .venv-sam
 BIN      := $(VENV)/bin
 PIP      := $(BIN)/pip --quiet --disable-pip-version-check
 ARTIFACT := build/all-MiniLM-L6-v2
+# Any with Python 3.11 or newer; .ci/container-engine makes one where no registry can be reached.
+BASE_IMAGE ?= python:3.11-slim-bookworm
 NATIVE   := $(wildcard embakery/engines/native/*.[ch]) embakery/engines/native/build.py hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos format artifact local bench native wheels constraints clean
+.PHONY: help demo test check image sam-test engine chaos format artifact local bench native wheels constraints clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.app ## bake the default model, run everything on this machine, print what happened
 	@$(BIN)/embakery demo
 
-test: $(VENV)/.dev artifact ## the whole test suite
+test: $(VENV)/.dev $(SAM_VENV)/.installed artifact ## the whole test suite
 	@$(BIN)/python -m pytest
 
 check: $(VENV)/.dev $(SAM_VENV)/.installed ## format, lint, types, imports, template
@@ -35,6 +37,16 @@ artifact: $(ARTIFACT)/manifest.json ## bake the default model, if it is not ther
 
 local: $(VENV)/.app artifact ## the whole system on this machine, until Ctrl-C
 	@$(BIN)/embakery local --try
+
+image: engine $(VENV)/.app artifact ## the Lambda image, with labels and SBOM; IMAGE_ARGS and BASE_IMAGE, see docker/image.py
+	@$(BIN)/python docker/image.py --base-image $(BASE_IMAGE) $(or $(IMAGE_ARGS),--artifact $(ARTIFACT))
+
+sam-test: engine $(VENV)/.dev $(SAM_VENV)/.installed artifact ## sam validate, build, local invoke, start-api, start-lambda
+	@$(BIN)/python tests/container/run_sam.py --base-image $(BASE_IMAGE) --artifact $(ARTIFACT) $(SAM_ARGS)
+
+engine:
+	@command -v docker >/dev/null || { echo "no container engine: install Docker; on a bare Debian machine, .ci/container-engine brings one"; exit 1; }
+	@docker info >/dev/null 2>&1 || { echo "the container engine does not answer ('docker info' says why): start it, or run .ci/container-engine"; exit 1; }
 
 chaos: $(VENV)/.dev artifact ## faults under load, with counts; CHAOS_ARGS=fifo or others, see tests/chaos/run_chaos.py
 	@$(BIN)/python tests/chaos/run_chaos.py $(CHAOS_ARGS)

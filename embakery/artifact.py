@@ -17,7 +17,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -40,6 +40,9 @@ NATIVE_GOLDEN = "golden.native.npz"
 CERTIFICATE = "certificate.json"
 REPORT = "certificate.html"
 RERANKER = "reranker"
+
+# What one engine alone reads. A copy of the artifact may do without an engine, all of its files or none.
+ENGINE_FILES = {"native": frozenset({PACK, NATIVE_GOLDEN}), "onnx": frozenset({ENCODER, GOLDEN})}
 
 _ZIP_FROM_UNIX = 3
 
@@ -238,26 +241,38 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A folder whose every file has been checked against the manifest, the cross-encoder's beside it included."""
+    """A folder whose every file has been checked against the manifest, the cross-encoder's beside it included.
+
+    engines: those that have a space and whose files are here, best first.
+    """
 
     path: Path
     manifest: Manifest
+    engines: tuple[str, ...]
     reranker: Artifact | None = None
 
     @classmethod
     def load(cls, path: Path | str) -> Artifact:
-        """Read and check an artifact. Raises ArtifactError naming the file that is missing, extra or changed."""
+        """Read and check an artifact. Raises ArtifactError naming the file that is missing, extra or changed.
+
+        An image that carries one engine needs not carry the other's files, half of the whole: where all of them are
+        missing, the artifact is as one that was baked without that engine.
+        """
         folder = Path(path)
         try:
             data = (folder / MANIFEST).read_bytes()
         except OSError as error:
             raise ArtifactError(f"{folder}: no {MANIFEST} can be read there; bake one with `embakery bake`") from error
         manifest = Manifest.from_bytes(data)
-        _check_names(folder, manifest)
-        for name, facts in manifest.files.items():
+        left_out = _engines_left_out(folder, manifest)
+        unneeded = frozenset().union(*(ENGINE_FILES[name] for name in left_out))
+        files = {name: facts for name, facts in manifest.files.items() if name not in unneeded}
+        _check_names(folder, manifest, files.keys())
+        for name, facts in files.items():
             _check_file(folder / name, name, facts)
         reranker = None if manifest.reranker is None else _load_reranker(folder, manifest.reranker)
-        return cls(folder, manifest, reranker)
+        engines = tuple(name for name in manifest.engines if name not in left_out)
+        return cls(folder, manifest, engines, reranker)
 
     @property
     def encoder(self) -> Path:
@@ -299,9 +314,18 @@ def file_facts(path: Path) -> FileFacts:
         return FileFacts(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
 
 
-def _check_names(folder: Path, manifest: Manifest) -> None:
-    """Refuse names that lead out of the folder, links, and any file the manifest does not list."""
-    listed = set(manifest.files)
+def _engines_left_out(folder: Path, manifest: Manifest) -> frozenset[str]:
+    """Return the engines of which no file is here; none where that would leave nothing, so that files are missed."""
+    wanted = {name: ENGINE_FILES.get(name, frozenset()) for name in manifest.engines}
+    gone = frozenset(
+        name for name, files in wanted.items() if files and not any((folder / file).exists() for file in files)
+    )
+    return frozenset() if gone == wanted.keys() else gone
+
+
+def _check_names(folder: Path, manifest: Manifest, wanted: Collection[str]) -> None:
+    """Refuse names that lead out of the folder, links, and any file that the manifest does not list."""
+    listed = set(wanted)
     if any(name != Path(name).name or name in {"", ".", "..", MANIFEST, RERANKER} for name in listed):
         raise ArtifactError(f"{MANIFEST}: lists a name that is not a plain file name")
     if manifest.reranker is not None:

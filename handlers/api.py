@@ -26,6 +26,11 @@ ROUTES: dict[tuple[str, str], Route] = {
 }
 
 
+def prepare() -> None:
+    """Load what every request needs. Raises what `services` raises."""
+    services()
+
+
 # log_event=False: no environment variable may put texts into the log.
 @logger.inject_lambda_context(clear_state=True, log_event=False)
 @metrics.log_metrics(capture_cold_start_metric=True)

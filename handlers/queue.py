@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from embakery.delivery import Received
 from handlers.deadline import ContextDeadline
-from handlers.services import services, worker
+from handlers.queue_services import worker
+from handlers.services import services
 from handlers.telemetry import logger, metrics, record_batch
 
 if TYPE_CHECKING:
@@ -23,6 +24,17 @@ Event = dict[str, Any]
 _GRACE_SECONDS = 5
 # A call that nobody needs is not begun so near the end.
 _CALL_SECONDS = 3
+
+
+def prepare() -> None:
+    """Load what every batch needs, and the client of the destination that most of them name.
+
+    Raises what `services` raises; StoreUnavailableError, which the first batch may not meet any more.
+    """
+    worker()
+    open_default = services().destinations.get("default")
+    if open_default is not None:
+        open_default()
 
 
 # log_event=False: no environment variable may put texts into the log.

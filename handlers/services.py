@@ -6,21 +6,28 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embakery.cache import CacheSecret, VectorCache
 from embakery.embed import Embedder
-from embakery.errors import ConfigurationError, InvalidRequestError
-from embakery.isolation import NoTrail, Trail
-from embakery.opened import SourcePolicy
+from embakery.errors import ConfigurationError, InvalidRequestError, UnavailableError
 from embakery.results import ResultStore
-from embakery.sources import BulkQueue, SourceReader
-from embakery.work import Resources
-from embakery.worker import Worker
 from handlers.settings import RedisSettings, Settings
 
 if TYPE_CHECKING:
     from redis.credentials import CredentialProvider
+
+# What Secrets Manager answers to a wrong ARN, a missing right, a secret in deletion, a key that may not be used.
+_SECRET_MISTAKES = frozenset(
+    {
+        "AccessDeniedException",
+        "DecryptionFailure",
+        "InvalidParameterException",
+        "InvalidRequestException",
+        "ResourceNotFoundException",
+        "ValidationException",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,66 +58,6 @@ def services() -> Services:
         cache=_open_cache(settings, embedder),
         destinations=_destinations(settings),
     )
-
-
-@functools.cache
-def worker() -> Worker:
-    """Return this process's queue worker. Raises what `services` raises."""
-    ready = services()
-    resources = Resources(
-        embedder=ready.embedder,
-        cache=ready.cache,
-        destinations=ready.destinations,
-        tenant=ready.settings.tenant,
-        rerank_method=ready.settings.rerank_method,
-    )
-    return Worker(resources, sources=_source_policy(ready.settings), trail=_trail(ready.settings, ready.embedder))
-
-
-def _source_policy(settings: Settings) -> SourcePolicy:
-    source, bulk_queue_url = settings.source, settings.bulk_queue_url
-    if source is None:
-        return SourcePolicy()
-
-    @functools.cache
-    def reader() -> SourceReader:
-        from storage.claim_check import ClaimCheck
-
-        return ClaimCheck(
-            _client("s3"), bucket=source.bucket, prefix=source.prefix, owner=source.owner, max_bytes=source.max_bytes
-        )
-
-    @functools.cache
-    def bulk() -> BulkQueue:
-        from storage.bulk_queue import SqsBulkQueue
-
-        table = settings.state_table
-        dynamodb = None if table is None else _client("dynamodb")
-        return SqsBulkQueue(_client("sqs"), queue_url=bulk_queue_url or "", dynamodb=dynamodb, state_table=table)
-
-    return SourcePolicy(reader, bulk if bulk_queue_url else None, settings.bulk_overflow_documents)
-
-
-def _trail(settings: Settings, embedder: Embedder) -> Trail:
-    if settings.state_table is None:
-        return NoTrail()
-    from storage.trail import DynamoDBTrail
-
-    return DynamoDBTrail(_mark_client, table=settings.state_table, space_id=embedder.manifest.space_id)
-
-
-@functools.cache
-def _mark_client() -> Any:
-    from storage.clients import MARK, open_client
-
-    return open_client("dynamodb", MARK)
-
-
-@functools.cache
-def _client(service: str) -> Any:
-    from storage.clients import open_client
-
-    return open_client(service)
 
 
 def _check_rerank_method(settings: Settings, embedder: Embedder) -> None:
@@ -174,9 +121,14 @@ def _cache_secret(redis: RedisSettings) -> CacheSecret:
 def _secret(arn: str) -> str:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from storage.clients import open_client
+    from storage.clients import error_code, open_client
 
     try:
         return str(open_client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"])
     except (ClientError, BotoCoreError) as error:
-        raise ConfigurationError(f"the secret {arn} cannot be read; check the function's role") from error
+        code = error_code(error)
+        if code in _SECRET_MISTAKES:
+            raise ConfigurationError(
+                f"the secret {arn} cannot be read: {code}; check it and the function's role"
+            ) from error
+        raise UnavailableError(f"the secret {arn} cannot be read now: {code}") from error

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from embakery.cache import VectorCache
-from embakery.embedded import EmbedCounts
-from embakery.worker import Outcome
+if TYPE_CHECKING:
+    from embakery.cache import VectorCache
+    from embakery.embedded import EmbedCounts
+    from embakery.worker import Outcome
 
 # Powertools names its logger after the service, and the library logs as `embakery`: so its lines are structured too.
 logger = Logger(service="embakery")

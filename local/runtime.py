@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from handlers.start import prepare
 from local.frames import Frame, Kind, PeerGoneError, read_frame, write_frame
 
 Handler = Callable[[Any, "LambdaContext"], Any]
@@ -77,6 +78,8 @@ def _exit_with_parent(lifeline: int) -> None:
 def _serve(invocations: int, responses: int) -> None:
     try:
         handler = load_handler(os.environ["_HANDLER"])
+        # As the image's entry point does.
+        prepare(os.environ["_HANDLER"])
     except Exception as error:
         write_frame(responses, _error_frame(error))
         return

@@ -92,6 +92,9 @@ def _choose(artifact: Artifact, name: str) -> str:
     if name == "native" and problem is not None:
         raise ConfigurationError(f"engine native: {problem}")
     chosen = "onnx" if name == "onnx" or problem is not None else "native"
+    if chosen == "onnx" and "onnx" not in artifact.engines:
+        why = "" if problem is None else f"; the native one cannot serve either: {problem}"
+        raise ConfigurationError(f"engine onnx: the artifact holds no files for it{why}")
     reason = "asked for" if name == chosen else problem or "the artifact and this machine have it"
     log.info("engine", extra={"engine": chosen, "reason": reason})
     return chosen
@@ -99,8 +102,8 @@ def _choose(artifact: Artifact, name: str) -> str:
 
 def _native_problem(artifact: Artifact) -> str | None:
     """Say why the native engine cannot serve, if it cannot."""
-    if "native" not in artifact.manifest.engines:
-        return "the artifact was baked without it"
+    if "native" not in artifact.engines:
+        return "the artifact holds no files for it"
     from embakery.engines.native.library import default_library
 
     try:

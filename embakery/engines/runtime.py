@@ -9,8 +9,15 @@ from __future__ import annotations
 
 import os
 
+from embakery.errors import ConfigurationError
+
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-import onnxruntime  # noqa: TID251 - after the line above
+try:
+    import onnxruntime  # noqa: TID251 - after the line above
+except ModuleNotFoundError as error:
+    raise ConfigurationError(
+        "onnxruntime is not installed: pip install 'embakery[onnx]', or build the image with EXTRAS=onnx"
+    ) from error
 
 __all__ = ["onnxruntime"]
