@@ -30,18 +30,28 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--root", action="append", type=Requirement, required=True)
     arguments = parser.parse_args()
-    folder: Path = arguments.folder
+    trim(arguments.folder, arguments.root)
+    print(f"{weight(arguments.folder) / 1e6:.0f} MB left")
+
+
+def trim(folder: Path, roots: list[Requirement]) -> None:
+    """Remove what the roots never load."""
     installed = {canonicalize_name(found.name): found for found in distributions(path=[str(folder)])}
-    for name in sorted(installed.keys() - needed(arguments.root, installed)):
+    for name in sorted(installed.keys() - needed(roots, installed)):
         remove(installed[name])
         print(f"removed {name}")
-    for described in (folder / "botocore" / "data", folder / "boto3" / "data"):
-        for entry in [entry for entry in described.iterdir() if entry.is_dir() and entry.name not in AWS_SERVICES]:
-            shutil.rmtree(entry)
-    for pattern in UNLOADED:
-        for path in list(folder.glob(pattern)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    print(f"{sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) / 1e6:.0f} MB left")
+    services = [path for sdk in ("boto3", "botocore") for path in folder.glob(f"{sdk}/data/*") if path.is_dir()]
+    unloaded = [path for pattern in UNLOADED for path in folder.glob(pattern)]
+    for path in [*(path for path in services if path.name not in AWS_SERVICES), *unloaded]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def weight(folder: Path) -> int:
+    """Return the size of all files, in bytes."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def needed(roots: list[Requirement], installed: Mapping[NormalizedName, Distribution]) -> set[NormalizedName]:

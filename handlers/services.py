@@ -71,7 +71,7 @@ def _destinations(settings: Settings) -> dict[str, Callable[[], ResultStore]]:
     def opener(name: str, url: str) -> Callable[[], ResultStore]:
         @functools.cache
         def open_once() -> ResultStore:
-            from storage.destinations import open_store  # boto3: .25 s that a request over HTTP should not pay
+            from storage.destinations import open_store  # botocore: .15 s that a request over HTTP should not pay
 
             return open_store(name, url)
 
