@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from intrinsics import parameters_of
 from template_source import (
     ROOT,
     Invariant,
@@ -18,12 +19,14 @@ from template_source import (
     grants,
     referred,
     resources,
+    statements,
 )
 
 # A resource wildcard is fine below a named prefix of a named resource, and nowhere else.
 BELOW_A_PREFIX = re.compile(r"\$\{\w+\.Arn\}/[\w-]+/\*")
-# Lambda attaches a function to a VPC with these and accepts no narrower resource.
+# AWS accepts no narrower resource for these.
 ONLY_ON_EVERYTHING = {
+    "cloudwatch:DescribeAlarms",
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",
     "ec2:DeleteNetworkInterface",
@@ -32,18 +35,6 @@ ONLY_ON_EVERYTHING = {
     "ec2:UnassignPrivateIpAddresses",
 }
 FOREIGN_VARIABLES = {"LOG_LEVEL", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_SERVICE_NAME"}
-RUNS = {"logs:CreateLogStream", "logs:PutLogEvents", "secretsmanager:GetSecretValue"}
-ROLE_ACTIONS = {
-    "ApiFunctionRole": RUNS | {"sts:AssumeRole"},
-    "QueueFunctionRole": RUNS
-    | {"sts:AssumeRole", "s3:PutObject", "dynamodb:PutItem", "sqs:SendMessage"}
-    | {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"}
-    | {"sqs:GetQueueAttributes", "sqs:GetQueueUrl", "s3:GetObject"}
-    | {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:UpdateItem"},
-    "RedisPasswordPolicy": {"secretsmanager:GetSecretValue"},
-    "RedisIamPolicy": {"elasticache:Connect"},
-    "VpcPolicy": ONLY_ON_EVERYTHING,
-}
 
 
 def allowed_actions_are_named(template: Template) -> list[str]:
@@ -69,13 +60,36 @@ def allowed_resources_are_named(template: Template) -> list[str]:
     return broken
 
 
-def roles_allow_exactly_what_is_needed(template: Template) -> list[str]:
-    """Who may do what, word for word."""
-    allowed: dict[str, set[str]] = {}
-    for name, statement in grants(template):
-        allowed.setdefault(name, set()).update(as_list(statement["Action"]))
-    names = sorted(allowed.keys() | ROLE_ACTIONS.keys())
-    return [name for name in names if allowed.get(name) != ROLE_ACTIONS.get(name)]
+def key_is_used_through_services(template: Template) -> list[str]:
+    """A function never calls KMS: a service does on its behalf, and only one that this function has business with."""
+    through = "kms:ViaService"
+    return [
+        f"{name}: {statement}"
+        for name, statement in grants(template)
+        if any(action.startswith("kms:") for action in as_list(statement["Action"]))
+        and not statement.get("Condition", {}).get("StringEquals", {}).get(through)
+    ]
+
+
+def network_interfaces_are_lambdas_business(template: Template) -> list[str]:
+    """The role must allow them, for Lambda; the function's own code is denied them by the key that only it sends."""
+    allowed, denied = set(), set()
+    for statement in statements(template["Resources"]):
+        actions = {action for action in as_list(statement["Action"]) if action.startswith("ec2:")}
+        if statement["Effect"] == "Allow":
+            allowed |= actions
+        elif "lambda:SourceFunctionArn" in statement.get("Condition", {}).get("ArnLike", {}):
+            denied |= actions
+    return sorted(allowed - denied)
+
+
+def policies_are_not_named(template: Template) -> list[str]:
+    """A name of ours would need CAPABILITY_NAMED_IAM and could not be replaced."""
+    named = ("RoleName", "ManagedPolicyName")
+    kinds = ("AWS::IAM::Role", "AWS::IAM::ManagedPolicy")
+    return [
+        name for kind in kinds for name, one in resources(template, kind).items() if any(key in one for key in named)
+    ]
 
 
 def permissions_are_written_out(template: Template) -> list[str]:
@@ -109,7 +123,7 @@ def variables_hold_no_secret(template: Template) -> list[str]:
     for function, name, value in _variables(template):
         by_name = re.search("SECRET|PASSWORD|TOKEN|CREDENTIAL", name) and not name.endswith("_ARN")
         parameter = template["Parameters"].get(referred(value), {})
-        hidden = parameter.get("NoEcho", False)
+        hidden = any(template["Parameters"][one].get("NoEcho", False) for one in parameters_of(template, value))
         takes_only_arns = parameter.get("AllowedPattern", "").startswith("^$|^arn:")
         arn = name.endswith("_SECRET_ARN") and referred(value) not in secrets and not takes_only_arns
         if by_name or hidden or arn or "{{resolve:" in str(value):
@@ -137,7 +151,9 @@ def _variables(template: Template) -> list[tuple[str, str, Any]]:
 INVARIANTS: tuple[Invariant, ...] = (
     allowed_actions_are_named,
     allowed_resources_are_named,
-    roles_allow_exactly_what_is_needed,
+    key_is_used_through_services,
+    network_interfaces_are_lambdas_business,
+    policies_are_not_named,
     permissions_are_written_out,
     variables_are_known,
     variables_hold_no_secret,

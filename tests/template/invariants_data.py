@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from template_source import (
+    NO_VALUE,
     Invariant,
     Template,
     denies_plain_text,
@@ -19,6 +20,13 @@ from template_source import (
 )
 
 BUCKET, TABLE = "AWS::S3::Bucket", "AWS::DynamoDB::Table"
+KEY = {"Ref": "KmsKeyArn"}
+# Buckets, tables and queues have invariants of their own.
+TAKE_A_KEY = {
+    "AWS::Logs::LogGroup": "KmsKeyId",
+    "AWS::SecretsManager::Secret": "KmsKeyId",
+    "AWS::ElastiCache::ServerlessCache": "KmsKeyId",
+}
 
 
 def buckets_are_private(template: Template) -> list[str]:
@@ -30,8 +38,18 @@ def buckets_are_private(template: Template) -> list[str]:
 
 
 def buckets_are_encrypted(template: Template) -> list[str]:
-    """Said in the template, not left to the region's default."""
-    return [name for name, bucket in resources(template, BUCKET).items() if "BucketEncryption" not in bucket]
+    """Said in the template, not left to the region's default; by the given key with one call for many objects."""
+    by_key = {
+        "ServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY},
+        "BucketKeyEnabled": True,
+    }
+    wanted = [{"Fn::If": ["UsesKey", by_key, {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}]
+    every = resources(template, BUCKET).items()
+    return [
+        name
+        for name, bucket in every
+        if bucket.get("BucketEncryption", {}).get("ServerSideEncryptionConfiguration") != wanted
+    ]
 
 
 def buckets_refuse_plain_text(template: Template) -> list[str]:
@@ -63,13 +81,29 @@ def data_outlives_the_stack(template: Template) -> list[str]:
 
 
 def tables_are_encrypted_and_recoverable(template: Template) -> list[str]:
-    """Encryption under a key that the account sees, and any second of the last 35 days."""
+    """Encryption under a key that the account sees; any second of the last 35 days; no deletion by one wrong call."""
+    encrypted = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": {"Fn::If": ["UsesKey", KEY, NO_VALUE]}}
+    kept = {
+        "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
+        "DeletionProtectionEnabled": True,
+    }
     return [
         name
         for name, table in resources(template, TABLE).items()
-        if table.get("SSESpecification") != {"SSEEnabled": True}
-        or not (expires(table) or table.get("PointInTimeRecoverySpecification") == {"PointInTimeRecoveryEnabled": True})
+        if table.get("SSESpecification") != encrypted or not (expires(table) or kept.items() <= table.items())
     ]
+
+
+def key_is_in_everything_that_takes_one(template: Template) -> list[str]:
+    """One resource without the key, and what it holds is out of the key owner's hands."""
+    wanted = {"Fn::If": ["UsesKey", KEY, NO_VALUE]}
+    missing = [
+        f"{name}: {given}"
+        for kind, given in TAKE_A_KEY.items()
+        for name, resource in resources(template, kind).items()
+        if resource.get(given) != wanted
+    ]
+    return missing + [name for name, function in functions(template).items() if function.get("KmsKeyArn") != wanted]
 
 
 def expires(table: dict[str, Any]) -> bool:
@@ -104,6 +138,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     buckets_refuse_plain_text,
     data_outlives_the_stack,
     tables_are_encrypted_and_recoverable,
+    key_is_in_everything_that_takes_one,
     http_is_signed_and_throttled,
     http_functions_end_before_the_gateway,
 )

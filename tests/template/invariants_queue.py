@@ -5,18 +5,21 @@ Each function returns what breaks it, one line a finding; none means that it hol
 
 from __future__ import annotations
 
+from itertools import product
+
+from intrinsics import decide, parameters, text
 from template_source import (
+    NO_VALUE,
     Invariant,
     Template,
     bounds,
-    branches,
     dead_letter_queue,
     denies_plain_text,
     fed_queues,
+    feeds,
     functions,
     referred,
     resources,
-    sources,
     statements,
 )
 
@@ -27,13 +30,12 @@ MIB = 2**20
 def visibility_covers_six_tries_and_the_window(template: Template) -> list[str]:
     """Lambda retries a throttled batch up to six timeouts long; a message must stay hidden meanwhile."""
     broken = []
-    for name, function in functions(template).items():
-        for source in sources(function, "SQS").values():
-            queue = referred(source["Queue"]) or ""
-            needed = 6 * function["Timeout"] + bounds(template, source.get("MaximumBatchingWindowInSeconds", 0))[1]
-            visible = resources(template, "AWS::SQS::Queue")[queue].get("VisibilityTimeout", 30)
-            if visible < needed:
-                broken.append(f"{queue}: VisibilityTimeout {visible} < {needed}, needed by {name}")
+    for feed in feeds(template):
+        window = bounds(template, feed.properties.get("MaximumBatchingWindowInSeconds", 0))[1]
+        needed = 6 * functions(template)[feed.function]["Timeout"] + window
+        visible = resources(template, "AWS::SQS::Queue")[feed.queue].get("VisibilityTimeout", 30)
+        if visible < needed:
+            broken.append(f"{feed.queue}: VisibilityTimeout {visible} < {needed}, needed by {feed.function}")
     return broken
 
 
@@ -47,34 +49,68 @@ def messages_are_tried_ten_times(template: Template) -> list[str]:
 
 def failures_are_reported_by_item(template: Template) -> list[str]:
     """Without ReportBatchItemFailures, Lambda deletes the messages that the handler reported as failed."""
-    every = [source for function in functions(template).values() for source in sources(function, "SQS").items()]
-    return [name for name, source in every if source.get("FunctionResponseTypes") != ["ReportBatchItemFailures"]]
-
-
-def concurrency_fits_the_reservation(template: Template) -> list[str]:
-    """A poller that may start more instances than are reserved is throttled, which uses up receives."""
-    broken = []
-    for name, function in functions(template).items():
-        for reserved in branches(function.get("ReservedConcurrentExecutions")):
-            for source in sources(function, "SQS").values():
-                most = source.get("ScalingConfig", {}).get("MaximumConcurrency")
-                if most is None or (most != reserved and bounds(template, most)[1] > bounds(template, reserved)[0]):
-                    broken.append(f"{name}: MaximumConcurrency {most} does not fit in {reserved}")
-    return broken
+    wanted = ["ReportBatchItemFailures"]
+    return [feed.name for feed in feeds(template) if feed.properties.get("FunctionResponseTypes") != wanted]
 
 
 def concurrency_is_bounded(template: Template) -> list[str]:
     """Without a maximum, a full queue takes the account's whole concurrency."""
-    every = [source for function in functions(template).values() for source in sources(function, "SQS").items()]
-    return [name for name, source in every if "MaximumConcurrency" not in source.get("ScalingConfig", {})]
+    return [
+        feed.name for feed in feeds(template) if "MaximumConcurrency" not in feed.properties.get("ScalingConfig", {})
+    ]
+
+
+def concurrency_fits_the_reservation(template: Template) -> list[str]:
+    """Pollers that may start more instances than are reserved are throttled, which uses up receives."""
+    broken = []
+    allowed = template["Parameters"]["MaximumConcurrency"].get("AllowedValues", [])
+    for most, fifo in product(map(str, allowed), ("false", "true")):
+        given = {"MaximumConcurrency": most, "WithFifoQueue": fifo, "ReserveQueueConcurrency": "true"}
+        decided, values = decide(template, given), parameters(template, given)
+        started: dict[str, int] = {}
+        for feed in feeds(decided):
+            scaling = feed.properties.get("ScalingConfig", {}).get("MaximumConcurrency", 1000)
+            started[feed.function] = started.get(feed.function, 0) + int(text(template, scaling, values))
+        for function, instances in started.items():
+            reserved = functions(decided)[function].get("ReservedConcurrentExecutions", instances)
+            if int(text(template, reserved, values)) < instances:
+                broken.append(f"{function}: {instances} instances may be started, {given}")
+    return broken if allowed else ["MaximumConcurrency: no list of values"]
+
+
+def batches_are_of_a_size_that_lambda_takes(template: Template) -> list[str]:
+    """Ten at most from a FIFO queue, which knows no window; above ten from another only with one."""
+    broken = []
+    for feed in feeds(template):
+        fifo = resources(template, "AWS::SQS::Queue")[feed.queue].get("FifoQueue", False)
+        most = bounds(template, feed.properties.get("BatchSize", 10))[1]
+        window = feed.properties.get("MaximumBatchingWindowInSeconds")
+        shortest = 0 if window is None else bounds(template, window)[0]
+        if (fifo and (most > 10 or window is not None)) or (most > 10 and shortest < 1):
+            broken.append(f"{feed.name}: BatchSize {most}, window from {shortest} s")
+    return broken
+
+
+def fifo_queues_are_whole(template: Template) -> list[str]:
+    """Its dead-letter queue must be FIFO too, its name ends so, and senders must say themselves what is a duplicate."""
+    queues, broken = resources(template, "AWS::SQS::Queue"), []
+    for name, queue in fed_queues(template):
+        fifo = queue.get("FifoQueue", False)
+        ends_so = str(queue["QueueName"]["Fn::Sub"]).endswith(".fifo") if "QueueName" in queue else fifo
+        speed = (queue.get("DeduplicationScope"), queue.get("FifoThroughputLimit"))
+        alike = queues[dead_letter_queue(queue)].get("FifoQueue", False) == fifo
+        if not alike or ends_so != fifo or (fifo and speed != ("messageGroup", "perMessageGroupId")):
+            broken.append(name)
+    return broken + [name for name, queue in queues.items() if queue.get("ContentBasedDeduplication")]
 
 
 def queues_are_encrypted(template: Template) -> list[str]:
-    """Said in the template, not left to the region's default."""
+    """By SQS's own key or by the given one, and never said to be by both: SQS would refuse."""
+    wanted = [{"Fn::If": ["UsesKey", False, True]}, {"Fn::If": ["UsesKey", {"Ref": "KmsKeyArn"}, NO_VALUE]}]
     return [
         name
         for name, queue in resources(template, "AWS::SQS::Queue").items()
-        if queue.get("SqsManagedSseEnabled") is not True
+        if [queue.get("SqsManagedSseEnabled"), queue.get("KmsMasterKeyId")] != wanted
     ]
 
 
@@ -125,8 +161,10 @@ INVARIANTS: tuple[Invariant, ...] = (
     visibility_covers_six_tries_and_the_window,
     messages_are_tried_ten_times,
     failures_are_reported_by_item,
-    concurrency_fits_the_reservation,
     concurrency_is_bounded,
+    concurrency_fits_the_reservation,
+    batches_are_of_a_size_that_lambda_takes,
+    fifo_queues_are_whole,
     queues_are_encrypted,
     queues_take_a_mebibyte,
     queues_refuse_plain_text,

@@ -5,6 +5,8 @@ Each function returns what breaks it, one line a finding; none means that it hol
 
 from __future__ import annotations
 
+from typing import Any
+
 from template_source import (
     Invariant,
     Resource,
@@ -40,10 +42,42 @@ def function_errors_raise_an_alarm(template: Template) -> list[str]:
     return sorted(set(functions(template)) - _watched(template, "Errors", "FunctionName", above=0))
 
 
+def throttles_raise_an_alarm(template: Template) -> list[str]:
+    """A throttled batch uses up receives, a throttled caller is sent away."""
+    return sorted(set(functions(template)) - _watched(template, "Throttles", "FunctionName", above=0))
+
+
+def http_errors_raise_an_alarm(template: Template) -> list[str]:
+    """The handler answers its own failures: they are no errors of the function."""
+    apis = resources(template, "AWS::Serverless::HttpApi")
+    return [name for name in apis if not _alarms(template, "5xx", "ApiId", name)]
+
+
+def doing_without_the_cache_raises_an_alarm(template: Template) -> list[str]:
+    """In either function: to callers, a cache that is given up looks like one that is slow."""
+    asked = [
+        entry["MetricStat"]["Metric"]
+        for alarm in resources(template, "AWS::CloudWatch::Alarm").values()
+        for entry in alarm.get("Metrics", [])
+        if "MetricStat" in entry
+    ]
+    watched = [
+        metric["Dimensions"][0]["Value"]
+        for metric in asked
+        if metric["Namespace"] == "Embakery" and metric["MetricName"] == "CacheBreakerOpen"
+    ]
+    return [name for name, service in services(template).items() if service not in watched]
+
+
 def alarms_notify(template: Template) -> list[str]:
-    """Every alarm goes to the topic where one is given."""
+    """Every alarm goes to the topic where one is given, and silence is no alarm."""
     every = resources(template, "AWS::CloudWatch::Alarm").items()
-    return [name for name, alarm in every if branches(alarm.get("AlarmActions")) != [[{"Ref": "AlarmTopicArn"}]]]
+    return [
+        name
+        for name, alarm in every
+        if branches(alarm.get("AlarmActions")) != [[{"Ref": "AlarmTopicArn"}]]
+        or alarm.get("TreatMissingData") != "notBreaching"
+    ]
 
 
 def logs_expire(template: Template) -> list[str]:
@@ -62,12 +96,18 @@ def functions_log_to_groups_of_the_template(template: Template) -> list[str]:
     ]
 
 
+def services(template: Template) -> dict[str, Any]:
+    """The `service` dimension of each function's metrics, by the function's logical id."""
+    every = functions(template).items()
+    return {name: function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"] for name, function in every}
+
+
 def _alarms(template: Template, metric: str, dimension: str, name: str) -> list[Resource]:
     """The alarms on one metric of one resource."""
     return [
         alarm
         for alarm in resources(template, "AWS::CloudWatch::Alarm").values()
-        if alarm["MetricName"] == metric and alarm["ComparisonOperator"] == "GreaterThanThreshold"
+        if alarm.get("MetricName") == metric and alarm["ComparisonOperator"] == "GreaterThanThreshold"
         for entry in alarm["Dimensions"]
         if entry["Name"] == dimension and referred(entry["Value"]) == name
     ]
@@ -87,6 +127,9 @@ INVARIANTS: tuple[Invariant, ...] = (
     dead_letters_raise_an_alarm,
     old_messages_raise_an_alarm,
     function_errors_raise_an_alarm,
+    throttles_raise_an_alarm,
+    http_errors_raise_an_alarm,
+    doing_without_the_cache_raises_an_alarm,
     alarms_notify,
     logs_expire,
     functions_log_to_groups_of_the_template,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,6 +18,16 @@ Invariant: TypeAlias = Callable[[Template], list[str]]
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_VALUE = {"Ref": "AWS::NoValue"}
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A queue that starts a function: logical ids, and the mapping's properties."""
+
+    name: str
+    function: str
+    queue: str
+    properties: dict[str, Any]
 
 
 class CloudFormationLoader(yaml.SafeLoader):
@@ -131,13 +142,26 @@ def grants(template: Template) -> Iterator[tuple[str, Statement]]:
                 yield name, statement
 
 
+def feeds(template: Template) -> list[Feed]:
+    """Every event source mapping: SAM's events, and those that stand for themselves to have a condition."""
+    events = [
+        Feed(name, function, referred(source["Queue"]) or "", source)
+        for function, properties in functions(template).items()
+        for name, source in sources(properties, "SQS").items()
+    ]
+    mappings = resources(template, "AWS::Lambda::EventSourceMapping").items()
+    return events + [
+        Feed(name, _function(mapping), referred(mapping["EventSourceArn"]) or "", mapping) for name, mapping in mappings
+    ]
+
+
+def _function(mapping: Resource) -> str:
+    return str(mapping["FunctionName"].get("Ref", "")).removesuffix(".Alias")
+
+
 def fed_queues(template: Template) -> list[tuple[str, Resource]]:
     """The queues that start a function."""
-    fed = {
-        referred(source["Queue"])
-        for function in functions(template).values()
-        for source in sources(function, "SQS").values()
-    }
+    fed = {feed.queue for feed in feeds(template)}
     return [(name, queue) for name, queue in resources(template, "AWS::SQS::Queue").items() if name in fed]
 
 

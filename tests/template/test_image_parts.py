@@ -1,12 +1,13 @@
-"""The image's parts agree: template, Dockerfile, .dockerignore, samconfig.toml and what is in the repository."""
+"""The image's parts agree: template, Dockerfile, .dockerignore and what is in the repository."""
 
 from __future__ import annotations
 
 import ast
-import tomllib
+import re
 
 from template_source import ROOT, load_template, resources
 
+BUILT_FROM = {"BASE_IMAGE": "BaseImage", "ARTIFACT": "Artifact", "EXTRAS": "Extras"}
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text(encoding="utf-8")
 IN_CONTEXT = {
     line.removeprefix("!")
@@ -60,16 +61,20 @@ def test_both_functions_are_one_image() -> None:
     built = [resource["Metadata"] for resource in every if resource["Type"] == "AWS::Serverless::Function"]
     assert built[0] == built[1]
     assert (ROOT / built[0]["Dockerfile"]).is_file()
-    assert built[0]["DockerBuildArgs"]["ARTIFACT"] in IN_CONTEXT
+    assert f"\nFROM ${{BASE_IMAGE}} AS {built[0]['DockerBuildTarget']}\n" in DOCKERFILE
+
+
+def test_parameters_choose_what_is_built() -> None:
+    """SAM looks parameters up in Metadata too; every argument is one of the Dockerfile's."""
+    template = load_template()
+    arguments = template["Resources"]["QueueFunction"]["Metadata"]["DockerBuildArgs"]
+    assert arguments == {name: {"Ref": parameter} for name, parameter in BUILT_FROM.items()}
+    assert set(BUILT_FROM) <= set(re.findall(r"^ARG (\w+)", DOCKERFILE, re.MULTILINE))
+    defaults = {name: template["Parameters"][parameter]["Default"] for name, parameter in BUILT_FROM.items()}
+    assert f"ARG BASE_IMAGE={defaults['BASE_IMAGE']}\n" in DOCKERFILE
+    assert defaults["ARTIFACT"] in IN_CONTEXT
 
 
 def test_image_does_not_run_as_root() -> None:
     (user,) = [line.split()[1] for line in DOCKERFILE.splitlines() if line.startswith("USER ")]
     assert user.split(":")[0] not in {"0", "root"}
-
-
-def test_deployment_is_linted_and_asks_first() -> None:
-    config = tomllib.loads((ROOT / "samconfig.toml").read_text(encoding="utf-8"))["default"]
-    assert config["validate"]["parameters"]["lint"] is True
-    assert config["deploy"]["parameters"]["confirm_changeset"] is True
-    assert config["deploy"]["parameters"]["capabilities"] == "CAPABILITY_IAM"
