@@ -10,7 +10,7 @@ BASE_IMAGE ?= python:3.11-slim-bookworm
 NATIVE   := $(wildcard embakery/engines/native/*.[ch]) embakery/engines/native/build.py hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check image sam-test engine chaos format artifact local bench native wheels constraints clean
+.PHONY: help demo test check image package sam-test engine chaos format artifact local bench native wheels constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,10 @@ local: $(VENV)/.app artifact ## the whole system on this machine, until Ctrl-C
 
 image: engine $(VENV)/.app artifact ## the Lambda image, with labels and SBOM; IMAGE_ARGS and BASE_IMAGE, see docker/image.py
 	@$(BIN)/python docker/image.py --base-image $(BASE_IMAGE) $(or $(IMAGE_ARGS),--artifact $(ARTIFACT))
+
+package: $(VENV)/.app artifact ## the zip for Lambda's own Python, with SnapStart; PACKAGE_ARGS, see docker/package.py
+	@$(PIP) install -c constraints.txt cyclonedx-python-lib packaging pyyaml
+	@$(BIN)/python docker/package.py --artifact $(ARTIFACT) $(PACKAGE_ARGS)
 
 sam-test: engine $(VENV)/.dev $(SAM_VENV)/.installed artifact ## sam validate, build, local invoke, start-api, start-lambda
 	@$(BIN)/python tests/container/run_sam.py --base-image $(BASE_IMAGE) --artifact $(ARTIFACT) $(SAM_ARGS)

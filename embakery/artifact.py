@@ -20,15 +20,17 @@ import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embakery.errors import ArtifactError, DigestMismatchError, NotFoundError
-from embakery.pairs import PairTokenizer
 from embakery.texts import TextTokenizer, TokenIds
 from embakery.vectors import Vectors
+
+if TYPE_CHECKING:
+    from embakery.pairs import PairTokenizer
 
 SCHEMA = 3
 MANIFEST = "manifest.json"
@@ -291,6 +293,9 @@ class Artifact:
 
     def pair_tokenizer(self) -> PairTokenizer:
         """Open a cross-encoder's tokenizer."""
+        # By need, as everything that only some artifacts have: a start counts every class that it makes.
+        from embakery.pairs import PairTokenizer
+
         return PairTokenizer(self.path / TOKENIZER, max_tokens=self.manifest.max_tokens)
 
     def golden(self, engine: str) -> Golden:

@@ -70,11 +70,15 @@ class MemoryBackend:
 
 @dataclass(slots=True)
 class CacheCounts:
-    """What went wrong, for metrics: corrupt values (served to nobody), failed calls, calls that the breaker spared."""
+    """What went wrong, for metrics: corrupt values (served to nobody), failed calls, calls that the breaker spared.
+
+    reason: why the first of the failed calls did.
+    """
 
     corrupt: int = 0
     errors: int = 0
     skipped: int = 0
+    reason: str | None = field(default=None, compare=False)
 
 
 class VectorCache:
@@ -123,8 +127,8 @@ class VectorCache:
         framed = {key: self._frame(key, vector) for key, vector in vectors.items()}
         try:
             self._backend.set_many(framed, ttl_seconds=self._ttl_seconds)
-        except CacheUnavailableError:
-            self._note_failure(counts)
+        except CacheUnavailableError as error:
+            self._note_failure(counts, error)
         else:
             self.breaker.succeeded()
 
@@ -132,8 +136,8 @@ class VectorCache:
         if self._allows(counts):
             try:
                 values = self._backend.get_many(keys)
-            except CacheUnavailableError:
-                self._note_failure(counts)
+            except CacheUnavailableError as error:
+                self._note_failure(counts, error)
             else:
                 self.breaker.succeeded()
                 return values
@@ -144,9 +148,10 @@ class VectorCache:
         counts.skipped += not allowed
         return allowed
 
-    def _note_failure(self, counts: CacheCounts) -> None:
+    def _note_failure(self, counts: CacheCounts, error: CacheUnavailableError) -> None:
         self.breaker.failed()
         counts.errors += 1
+        counts.reason = counts.reason or str(error)
 
     def _frame(self, key: Key, vector: Vector) -> bytes:
         payload = np.ascontiguousarray(vector, dtype="<f4").tobytes()

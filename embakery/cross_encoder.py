@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,11 +13,13 @@ from embakery.artifact import Artifact, Golden, golden_file
 from embakery.engines import PairScorer, open_pair_scorer
 from embakery.errors import ArtifactError, ConfigurationError, EncodingError, InvalidRequestError
 from embakery.golden import golden_error, matches_golden
-from embakery.pairs import TokenizedPair
 from embakery.rerank import score_in_rounds
 from embakery.rounds import ROUND_TOKENS, Deadline, Pace
 from embakery.texts import TextLimits, check_text
 from embakery.vectors import Vectors
+
+if TYPE_CHECKING:
+    from embakery.pairs import TokenizedPair
 
 PairNames = Callable[[int], tuple[str, str]]
 """What errors call query and document of the pair at an index."""

@@ -15,7 +15,9 @@ def matches_golden(computed: Vectors, golden: Golden, manifest: Manifest) -> boo
     """Say whether `computed` from the golden inputs is bit for bit what the bake made of them; log it if not."""
     matches = computed.tobytes() == golden.vectors.tobytes()
     if not matches:
-        log.error("golden_mismatch", extra={"space_id": manifest.space_id})
+        error = golden_error(manifest)
+        extra = {"space_id": manifest.space_id, "code": error.code, "reason": str(error)}
+        log.error("golden_mismatch", extra=extra)
     return matches
 
 

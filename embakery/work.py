@@ -196,8 +196,10 @@ class Pass:
     def _outcomes(self, name: str, results: Sequence[Result]) -> Sequence[WriteOutcome | EmbakeryError]:
         try:
             return self._resources.destinations[name]().write(results)
-        except (StoreUnavailableError, ConfigurationError) as error:
+        except ConfigurationError as error:
             return [error] * len(results)
+        except StoreUnavailableError as error:
+            return [StoreUnavailableError(f"destination {name}: {error}")] * len(results)
         except Exception as error:
             return [_unexpected(error)] * len(results)
 

@@ -9,9 +9,9 @@ from embakery.errors import EmbakeryError, InvalidRequestError, NotFoundError
 from embakery.rounds import Deadline
 from handlers import routes
 from handlers.deadline import ContextDeadline
-from handlers.http import Json, Request, respond, respond_error
+from handlers.http import Json, Request, check_event, respond, respond_error
 from handlers.services import Services, services
-from handlers.telemetry import logger, metrics, record
+from handlers.telemetry import logger, metrics, record, refusals_recorded
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -35,7 +35,9 @@ def prepare() -> None:
 @logger.inject_lambda_context(clear_state=True, log_event=False)
 @metrics.log_metrics(capture_cold_start_metric=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> Json:
-    """Answer one request."""
+    """Answer one request. Raises InvalidRequestError for an event that is none: nobody waits for an HTTP response."""
+    with refusals_recorded():
+        check_event(event)
     record({"Requests": 1})
     try:
         request = Request.from_event(event)

@@ -13,6 +13,8 @@ from embakery.errors import EmbakeryError, InvalidRequestError, NotFoundError, R
 
 Json = dict[str, Any]
 
+_TAKEN = "this function takes those of an HTTP API or a function URL, payload format 2.0"
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -48,6 +50,21 @@ class Request:
         if not isinstance(content, dict):
             raise InvalidRequestError("body", "must be a JSON object")
         return content
+
+
+def check_event(event: object) -> None:
+    """Raise InvalidRequestError unless an event is a request in payload format 2.0."""
+    context = event.get("requestContext") if isinstance(event, Mapping) else None
+    http = context.get("http") if isinstance(context, Mapping) else None
+    if not isinstance(event, Mapping) or not isinstance(http, Mapping):
+        raise InvalidRequestError("event", f"is no HTTP request: {_TAKEN}")
+    wrong = [
+        name
+        for name, value in (("rawPath", event.get("rawPath")), ("method", http.get("method")))
+        if not isinstance(value, str)
+    ]
+    if wrong:
+        raise InvalidRequestError("event", f"has no {wrong[0]}: {_TAKEN}")
 
 
 def respond(content: Mapping[str, Any], *, status: int = 200) -> Json:

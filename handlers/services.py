@@ -6,16 +6,19 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embakery.cache import CacheSecret, VectorCache
 from embakery.embed import Embedder
 from embakery.errors import ConfigurationError, InvalidRequestError, UnavailableError
-from embakery.results import ResultStore
+from embakery.texts import TextLimits
 from handlers.settings import RedisSettings, Settings
 
 if TYPE_CHECKING:
     from redis.credentials import CredentialProvider
+
+    from embakery.results import ResultStore
 
 # What Secrets Manager answers to a wrong ARN, a missing right, a secret in deletion, a key that may not be used.
 _SECRET_MISTAKES = frozenset(
@@ -44,12 +47,8 @@ class Services:
 def services() -> Services:
     """Return this process's services. Raises ConfigurationError or ArtifactError, saying what to mend."""
     settings = Settings.from_env(os.environ)
-    embedder = Embedder.load(
-        settings.artifact,
-        engine=settings.engine,
-        threads=settings.threads,
-        limits=settings.text_limits,
-        round_tokens=settings.round_tokens,
+    embedder = _embedder(
+        settings.artifact, settings.engine, settings.threads, settings.text_limits, settings.round_tokens
     )
     _check_rerank_method(settings, embedder)
     return Services(
@@ -58,6 +57,12 @@ def services() -> Services:
         cache=_open_cache(settings, embedder),
         destinations=_destinations(settings),
     )
+
+
+# Kept where the rest fails: while a secret cannot be read, each request asks for it again, but loads no model.
+@functools.lru_cache(maxsize=1)
+def _embedder(artifact: Path, engine: str, threads: int, limits: TextLimits, round_tokens: int) -> Embedder:
+    return Embedder.load(artifact, engine=engine, threads=threads, limits=limits, round_tokens=round_tokens)
 
 
 def _check_rerank_method(settings: Settings, embedder: Embedder) -> None:
@@ -108,27 +113,33 @@ def _credentials(redis: RedisSettings) -> CredentialProvider | None:
     if redis.password_secret_arn is not None:
         from redis.credentials import UsernamePasswordCredentialProvider
 
-        return UsernamePasswordCredentialProvider(redis.username, _secret(redis.password_secret_arn))
+        return UsernamePasswordCredentialProvider(
+            redis.username, _secret("EMBAKERY_REDIS_PASSWORD_SECRET_ARN", redis.password_secret_arn)
+        )
     return None
 
 
 def _cache_secret(redis: RedisSettings) -> CacheSecret:
     if isinstance(redis.cache_secret, CacheSecret):
         return redis.cache_secret
-    return CacheSecret(_secret(redis.cache_secret.arn).encode())
+    return CacheSecret(_secret("EMBAKERY_CACHE_SECRET_ARN", redis.cache_secret.arn).encode())
 
 
-def _secret(arn: str) -> str:
+def _secret(setting: str, arn: str) -> str:
+    """Read what a setting names. Raises ConfigurationError, or UnavailableError where it may pass."""
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from storage.advice import explain
     from storage.clients import error_code, open_client
 
     try:
-        return str(open_client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"])
+        answer = open_client("secretsmanager").get_secret_value(SecretId=arn)
     except (ClientError, BotoCoreError) as error:
-        code = error_code(error)
-        if code in _SECRET_MISTAKES:
-            raise ConfigurationError(
-                f"the secret {arn} cannot be read: {code}; check it and the function's role"
-            ) from error
-        raise UnavailableError(f"the secret {arn} cannot be read now: {code}") from error
+        if error_code(error) in _SECRET_MISTAKES:
+            code = error_code(error)
+            problem = f"the secret {arn} cannot be read: {code}; check it and the function's role"
+            raise ConfigurationError(f"{setting}: {problem}") from error
+        raise UnavailableError(f"{setting}: the secret {arn} cannot be read now: {explain(error)}") from error
+    if "SecretString" not in answer:
+        raise ConfigurationError(f"{setting}: the secret {arn} holds bytes; it must hold text")
+    return str(answer["SecretString"])

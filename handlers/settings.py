@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embakery.cache import CacheSecret
+from embakery.engines import ENGINES
 from embakery.errors import ConfigurationError
 from embakery.rerank import RERANK_METHODS
 from embakery.rounds import ROUND_TOKENS
@@ -79,7 +80,7 @@ class Settings:
         """Read the settings. Raises ConfigurationError naming the variable to mend."""
         return cls(
             artifact=Path(env.get("EMBAKERY_ARTIFACT", "/opt/artifact")),
-            engine=env.get("EMBAKERY_ENGINE", "auto"),
+            engine=_engine(env),
             threads=_integer(env, "EMBAKERY_THREADS", default=os.cpu_count() or 1),
             tenant=_tenant(env),
             redis=_redis(env),
@@ -98,6 +99,13 @@ class Settings:
 
 def _text(env: Mapping[str, str], name: str) -> str | None:
     return env.get(name) or None
+
+
+def _engine(env: Mapping[str, str]) -> str:
+    engine = _text(env, "EMBAKERY_ENGINE") or "auto"
+    if engine not in ENGINES:
+        raise ConfigurationError(f"EMBAKERY_ENGINE={engine!r} must be {' or '.join(ENGINES)}")
+    return engine
 
 
 def _tenant(env: Mapping[str, str]) -> str:

@@ -1,6 +1,6 @@
-"""The image's entry point: makes ready in INIT what every invocation needs, then hands over to Lambda's runtime client.
+"""How the image starts: it makes ready in INIT what every invocation needs, then hands over to Lambda's runtime client.
 
-    python -m handlers.start handlers.queue.handler
+    python -S -m handlers handlers.queue.handler      (handlers/__main__.py)
 
 INIT is where Lambda gives a function of any memory size a whole CPU, and where a function that cannot serve should say
 so: it is refused here, with one line that says what is wrong and who must act, instead of once for each request.
@@ -8,9 +8,10 @@ so: it is refused here, with one line that says what is wrong and who must act, 
 
 from __future__ import annotations
 
+import gc
 import importlib
+import logging
 import os
-import sys
 from collections.abc import Sequence
 
 from embakery.errors import EmbakeryError, UnavailableError
@@ -24,8 +25,13 @@ def main(arguments: Sequence[str]) -> int:
     except EmbakeryError as error:
         _refuse(error)
         return 1
+    # What is there now stays: no later search for garbage needs to look at it.
+    gc.freeze()
+    gc.enable()
     from awslambdaric.__main__ import main as serve
 
+    # The runtime client will give the root logger a handler of its own, which would write every line a second time.
+    logging.getLogger("embakery").propagate = False
     serve(["awslambdaric", handler])
     return 0
 
@@ -33,9 +39,13 @@ def main(arguments: Sequence[str]) -> int:
 def prepare(handler: str) -> None:
     """Let the handler's module (`package.module.function`) prepare, if it knows how to.
 
-    What nobody can mend passes: the first invocation tries again. Raises ConfigurationError and ArtifactError.
+    What nobody can mend passes: the first invocation tries again. So does a name that leads nowhere, which the runtime
+    client reports better. Raises ConfigurationError and ArtifactError.
     """
-    module = importlib.import_module(handler.rpartition(".")[0])
+    try:
+        module = importlib.import_module(handler.rpartition(".")[0] or handler)
+    except ImportError:
+        return
     try:
         getattr(module, "prepare", _nothing)()
     except UnavailableError as error:
@@ -57,7 +67,3 @@ def _refuse(error: EmbakeryError) -> None:
 
 def _nothing() -> None:
     return None
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))

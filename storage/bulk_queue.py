@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from embakery.errors import StoreUnavailableError
 from embakery.sources import Source
-from storage.clients import error_code
+from storage.advice import explain
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -70,7 +70,7 @@ class SqsBulkQueue:
                 **(fifo if self._queue_url.endswith(".fifo") else {}),  # type: ignore[arg-type]
             )
         except (ClientError, BotoCoreError) as error:
-            raise StoreUnavailableError(f"the bulk queue took no order: {error_code(error)}") from error
+            raise StoreUnavailableError(f"the bulk queue took no order: {explain(error)}") from error
 
     def _is_noted(self, order_id: str) -> bool:
         if self._dynamodb is None or self._state_table is None:
@@ -78,7 +78,7 @@ class SqsBulkQueue:
         try:
             answer = self._dynamodb.get_item(TableName=self._state_table, Key=_key(order_id), ConsistentRead=True)
         except (ClientError, BotoCoreError) as error:
-            raise StoreUnavailableError(f"the state table cannot be read: {error_code(error)}") from error
+            raise StoreUnavailableError(f"the state table cannot be read: {explain(error)}") from error
         return "Item" in answer
 
     def _note(self, order_id: str) -> None:
@@ -89,7 +89,7 @@ class SqsBulkQueue:
             self._dynamodb.put_item(TableName=self._state_table, Item={**_key(order_id), **expires})
         except (ClientError, BotoCoreError) as error:
             # The order is sent: a second one would be the same job.
-            log.warning("bulk_order_not_noted", extra={"reason": error_code(error)})
+            log.warning("bulk_order_not_noted", extra={"reason": explain(error)})
 
 
 def _key(order_id: str) -> dict[str, AttributeValueTypeDef]:

@@ -24,6 +24,7 @@ from embakery.errors import (
     StoreUnavailableError,
 )
 from embakery.sources import Source
+from storage.advice import explain
 from storage.clients import error_code
 from storage.s3 import ALREADY_THERE
 
@@ -86,7 +87,7 @@ class ClaimCheck:
             if error_code(error) not in ALREADY_THERE:
                 raise _error(error) from error
         except BotoCoreError as error:
-            raise StoreUnavailableError(f"s3 cannot be reached: {type(error).__name__}") from error
+            raise StoreUnavailableError(f"s3 cannot be reached: {explain(error)}") from error
         return source
 
     @contextmanager
@@ -130,7 +131,9 @@ class ClaimCheck:
                     spool.write(chunk)
         except ClientError as error:
             raise _error(error) from error
-        except (BotoCoreError, OSError) as error:
+        except BotoCoreError as error:
+            raise StoreUnavailableError(f"a source could not be read: {explain(error)}") from error
+        except OSError as error:
             raise StoreUnavailableError(f"a source could not be read: {type(error).__name__}") from error
         if total != source.size:
             raise StoreUnavailableError(f"a source ended after {total} of {source.size} bytes")
@@ -177,4 +180,4 @@ def _error(error: ClientError) -> EmbakeryError:
     if code == "InvalidObjectState":
         return InvalidRequestError("source.key", "is archived and cannot be read")
     # S3 answers for a missing object with 403 too, to a role without s3:ListBucket.
-    return ConfigurationError(f"EMBAKERY_SOURCE_BUCKET: s3 refused: {code}")
+    return ConfigurationError(f"EMBAKERY_SOURCE_BUCKET: s3 refused: {explain(error)}")

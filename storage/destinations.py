@@ -40,8 +40,21 @@ def open_store(name: str, url: str, *, env: Mapping[str, str] = os.environ) -> R
         # Not chained: urllib's errors quote a part of what they could not read.
         store = None
     if store is None:
-        raise ConfigurationError(f"destination {name}: its URL must be one of {', '.join(_SHAPES)}")
+        raise _not_a_destination(name)
     return store
+
+
+def check_destination(name: str, url: str) -> None:
+    """Check what can be checked before anything is opened. Raises ConfigurationError."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in _OPENERS or not rest:
+        raise _not_a_destination(name)
+
+
+def _not_a_destination(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"destination {name}: its URL must be one of {', '.join(_SHAPES)}; mend EMBAKERY_DESTINATIONS"
+    )
 
 
 def _s3(url: str, _env: Mapping[str, str]) -> ResultStore | None:

@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from embakery.breaker import Breaker
 from embakery.errors import StoreUnavailableError
 from embakery.results import EmbeddingResult, RerankResult, Result, WriteOutcome
+from storage.advice import explain
 from storage.clients import error_code
 from storage.identities import write_newest
 
@@ -86,10 +87,10 @@ class DynamoDBStore:
                 breaker.succeeded()
             if code == "ConditionalCheckFailedException":
                 return WriteOutcome.SUPERSEDED
-            return StoreUnavailableError(code)
+            return StoreUnavailableError(explain(error))
         except BotoCoreError as error:
             breaker.failed()
-            return StoreUnavailableError(type(error).__name__)
+            return StoreUnavailableError(explain(error))
         breaker.succeeded()
         return WriteOutcome.WRITTEN
 

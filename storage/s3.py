@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from embakery.errors import StoreUnavailableError
 from embakery.results import Result, WriteOutcome
+from storage.advice import explain
 from storage.clients import error_code
 from storage.parts import write_parts
 
@@ -59,9 +60,9 @@ class S3Store:
         except ClientError as error:
             if error_code(error) in ALREADY_THERE:
                 return [WriteOutcome.SUPERSEDED] * len(results)
-            raise StoreUnavailableError(f"s3 refused a write: {error_code(error)}") from error
+            raise StoreUnavailableError(f"s3 refused a write: {explain(error)}") from error
         except BotoCoreError as error:
-            raise StoreUnavailableError(f"s3 cannot be reached: {type(error).__name__}") from error
+            raise StoreUnavailableError(f"s3 cannot be reached: {explain(error)}") from error
         return [WriteOutcome.WRITTEN] * len(results)
 
 

@@ -22,6 +22,7 @@ from embakery.batches import batches
 from embakery.errors import StoreUnavailableError
 from embakery.results import EmbeddingResult, Result, WriteOutcome
 from embakery.vectors import to_base64
+from storage.advice import explain
 from storage.clients import error_code
 from storage.identities import identity_digest, searched_set, write_newest
 from storage.parts import write_parts
@@ -73,11 +74,11 @@ class S3VectorsStore:
         except ClientError as error:
             code = error_code(error)
             if code != _REFUSED:
-                raise StoreUnavailableError(f"s3vectors refused a write: {code}") from error
+                raise StoreUnavailableError(f"s3vectors refused a write: {explain(error)}") from error
             if len(vectors) == 1:
                 return [WriteOutcome.FAILED]
         except BotoCoreError as error:
-            raise StoreUnavailableError(f"s3vectors cannot be reached: {type(error).__name__}") from error
+            raise StoreUnavailableError(f"s3vectors cannot be reached: {explain(error)}") from error
         else:
             return [WriteOutcome.WRITTEN] * len(vectors)
         # A request is refused whole: halved until the vectors at fault stand alone.

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from embakery.dead_letters import DeadLetters
-from storage.clients import error_code, queue_url
+from storage.advice import explain
+from storage.clients import queue_url
 from storage.dead_letters import SqsDeadLetters
 from storage.parcels import MAX_ENTRIES
 
@@ -55,7 +56,7 @@ class QueueFactsReader:
             try:
                 self._known[arn] = self._ask(arn)
             except _TROUBLE as error:
-                log.warning("queue_facts_unavailable", extra={"reason": error_code(error)})
+                log.warning("queue_facts_unavailable", extra={"reason": explain(error)})
                 return None
         return self._known[arn]
 
@@ -78,7 +79,7 @@ class QueueFactsReader:
             return queue_url(self._client(), arn)
         except ClientError as error:
             # Not allowed to: the source queue can still be told things.
-            log.warning("dead_letter_queue_unavailable", extra={"reason": error_code(error)})
+            log.warning("dead_letter_queue_unavailable", extra={"reason": explain(error)})
             return None
 
 
@@ -147,7 +148,7 @@ class SqsSourceQueue:
             try:
                 failed = tell(self._facts, entries)
             except _TROUBLE as error:
-                log.warning("queue_call_failed", extra={"call": call, "reason": error_code(error)})
+                log.warning("queue_call_failed", extra={"call": call, "reason": explain(error)})
                 return
             if failed:
                 extra = {"call": call, "reason": failed[0].get("Code"), "messages": len(failed)}

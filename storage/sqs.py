@@ -18,7 +18,7 @@ from embakery.batches import batches
 from embakery.breaker import Breaker
 from embakery.errors import StoreUnavailableError
 from embakery.results import Result, WriteOutcome
-from storage.clients import error_code
+from storage.advice import explain
 from storage.parcels import MAX_ENTRIES
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class SqsStore:
         try:
             answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=batch)
         except (ClientError, BotoCoreError) as error:
-            return {entry["Id"]: error_code(error) for entry in batch}
+            return {entry["Id"]: explain(error) for entry in batch}
         return {failure["Id"]: failure["Code"] for failure in answer.get("Failed", [])}
 
 

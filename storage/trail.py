@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from embakery.breaker import Breaker
 from embakery.isolation import Mark, Marks, State
-from storage.clients import error_code
+from storage.advice import explain
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -43,9 +43,12 @@ class DynamoDBTrail:
         self._table = table
         self._space_id = space_id
         self._breaker = Breaker()
+        self._is_reported = False
 
     def read(self, message_ids: Sequence[str]) -> dict[str, Marks]:
         """Return the marks of those messages that have any; none at all where the table cannot be read."""
+        # A batch begins with it: its trouble is told once.
+        self._is_reported = False
         marks: dict[str, Marks] = {}
         for start in range(0, len(message_ids), _MAX_KEYS):
             marks |= self._read([self._key(message_id) for message_id in message_ids[start : start + _MAX_KEYS]])
@@ -91,7 +94,10 @@ class DynamoDBTrail:
 
     def _note(self, call: str, error: ClientError | BotoCoreError) -> None:
         self._breaker.failed()
-        log.warning("trail_unavailable", extra={"call": call, "reason": error_code(error)})
+        if not self._is_reported:
+            self._is_reported = True
+            reason = f"table {self._table}: {explain(error)}"
+            log.warning("trail_unavailable", extra={"code": "trail_unavailable", "call": call, "reason": reason})
 
 
 def _marks(item: Mapping[str, Mapping[str, object]]) -> Marks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import trim
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,4 +119,4 @@ def written(packages: Path, artifact: Path, debian: Path, out: Path, monkeypatch
 
 
 def _installed(folder: Path) -> Any:
-    return {trim.canonicalize_name(found.name): found for found in trim.distributions(path=[str(folder)])}
+    return {canonicalize_name(found.name): found for found in distributions(path=[str(folder)])}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from emulated_aws import emulated_aws
 from postgres_server import NoPostgresError, PostgresServer
 
@@ -27,6 +29,23 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsClients]:
 def shared_redis(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server for tests which leave it as it is."""
     server = start_redis(tmp_path_factory.mktemp("redis"), executable=redis_server)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_in_slots(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server in cluster mode that holds every slot: what ElastiCache Serverless looks like to a client."""
+    folder = tmp_path_factory.mktemp("redis-in-slots")
+    in_slots = folder / "redis-server-in-slots"
+    in_slots.write_text(f'#!/bin/sh\nexec {redis_server} "$@" --cluster-enabled yes\n')
+    in_slots.chmod(0o755)
+    server = start_redis(folder, executable=str(in_slots))
+    with redis.Redis.from_url(f"redis://{server.address}") as client:
+        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        deadline = time.monotonic() + 30
+        while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok" and time.monotonic() < deadline:
+            time.sleep(0.01)
     yield server
     server.stop()
 

@@ -39,7 +39,7 @@ class Place:
         return VectorCache(self.backend, secret=chosen, space_id=space_id, dimension=4, ttl_seconds=60)
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "redis in slots"])
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     if request.param == "memory":
         clock = Clock()
@@ -49,7 +49,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
 
         yield Place(MemoryBackend(clock), pass_by)
         return
-    server: ServerProcess = request.getfixturevalue("shared_redis")
+    server: ServerProcess = request.getfixturevalue("shared_redis" if request.param == "redis" else "redis_in_slots")
     # Patient: these tests are about what comes back, not about how soon on a busy machine.
     backend = RedisBackend(f"redis://{server.address}", timeout_seconds=5)
     yield Place(backend, time.sleep)

@@ -117,7 +117,7 @@ def test_a_service_that_takes_nothing_is_unavailable(place: S3VectorsUnderTest, 
     place.server.broken = Answer(status, {"message": "canary"}, {"x-amzn-errortype": code})
     with pytest.raises(StoreUnavailableError) as caught:
         place.store.write([embedding(), ranking()])
-    assert str(caught.value) == f"s3vectors refused a write: {code}"
+    assert str(caught.value).partition(";")[0] == f"s3vectors refused a write: {code}"
 
 
 # The reader's rule

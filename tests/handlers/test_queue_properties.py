@@ -18,7 +18,7 @@ import pytest
 from unit_fakes import FakeStore, Killed, MemoryTrail, Tiny, make_tiny
 
 import handlers.queue
-from embakery.errors import StoreUnavailableError
+from embakery.errors import InvalidRequestError, StoreUnavailableError
 from embakery.isolation import Mark, State
 from embakery.results import Result, WriteOutcome
 from embakery.texts import TokenIds
@@ -201,10 +201,9 @@ def test_the_answer_is_well_formed_and_names_all_that_is_not_done(
     assert answers > 800
 
 
-@pytest.mark.filterwarnings("ignore:No application metrics")
 def test_a_record_without_an_id_fails_the_whole_batch(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """It cannot be named: an answer that leaves it out would delete it."""
     resources = Resources(tiny.embedder, None, {"default": FakeStore}, "acme")
     monkeypatch.setattr(handlers.queue, "worker", lambda: Worker(resources))
-    with pytest.raises(KeyError):
+    with pytest.raises(InvalidRequestError, match=r"event.Records\[0\]: has no messageId"):
         handlers.queue.handler({"Records": [{"body": "{}"}]}, Clock(50))

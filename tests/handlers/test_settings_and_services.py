@@ -90,7 +90,10 @@ def test_a_secret_that_cannot_be_read_is_the_operator_s_affair(
     set_environment(
         monkeypatch, default_artifact, {"EMBAKERY_REDIS_URL": "redis://c", "EMBAKERY_CACHE_SECRET_ARN": arn}
     )
-    with mock_aws(), pytest.raises(ConfigurationError, match="ResourceNotFoundException; check it and the function's role"):
+    with (
+        mock_aws(),
+        pytest.raises(ConfigurationError, match="ResourceNotFoundException; check it and the function's role"),
+    ):
         services()
 
 

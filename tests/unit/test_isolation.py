@@ -239,7 +239,8 @@ def test_a_store_that_is_down_takes_nothing_to_the_dead_letter_queue_before_the_
     assert here.dead == set()
     here.deliver(["m0"])
     (letter,) = here.dead_letters.letters
-    assert (letter.code, letter.reason, letter.receive_count) == ("store_unavailable", "down", MAX_RECEIVES)
+    assert (letter.code, letter.receive_count) == ("store_unavailable", MAX_RECEIVES)
+    assert letter.reason.endswith(": down")
 
 
 def test_a_dead_letter_that_is_not_taken_stays_in_the_queue(tiny: Tiny) -> None:

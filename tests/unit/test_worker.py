@@ -246,7 +246,7 @@ def test_a_store_that_is_down_fails_its_messages_and_no_other_destinations(tiny:
         embed_body(doc("x"), destination="table"),
     ]
     outcome = process(worker, *bodies)
-    assert failures(outcome) == [("m0", "down"), ("m2", "down")]
+    assert failures(outcome) == [("m0", "destination table: down"), ("m2", "destination table: down")]
     assert store.ids == ["two"]
     assert (outcome.counts.written, outcome.hopeless_ids) == (1, frozenset())
 

@@ -7,9 +7,9 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from embakery.engines.pack import Pack
 from embakery.errors import ConfigurationError, EncodingError
 from embakery.texts import TokenIds
 from embakery.vectors import Vectors
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 # As many tokens as share the weights that pass through the cache once. See docs/roofline.md.
 CHUNK_TOKENS = 512
@@ -181,6 +184,8 @@ class _Runner:
         """Threads for chunks, started when they are first needed."""
         with self._starting:
             if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor  # small texts, as of a first request, need none
+
                 self._pool = ThreadPoolExecutor(self._threads, "encode")
             return self._pool
 

@@ -28,6 +28,9 @@ ABI = 2
 MOST_THREADS = 64
 LIBRARY = "libembakery.dylib" if sys.platform == "darwin" else "libembakery.so"
 
+# ELF's e_machine, as `uname -m` has it.
+_MACHINES = {62: "x86_64", 183: "aarch64"}
+
 SENTENCES, TOKENS = 0, 1
 
 # embk_status: what it means, by number.
@@ -64,7 +67,8 @@ class Library:
             if library.embk_abi() != ABI:
                 raise OSError(f"it speaks version {library.embk_abi()} of the interface, this is {ABI}")
         except (OSError, AttributeError) as error:
-            raise ConfigurationError(f"the native engine's library cannot be loaded: {error}") from error
+            problem = _other_machine(path) or error
+            raise ConfigurationError(f"the native engine's library cannot be loaded: {problem}") from error
         library.embk_open.argtypes = (
             *(ctypes.c_void_p, ctypes.c_uint64, ctypes.POINTER(Shape), ctypes.c_uint64),
             *(ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p, ctypes.POINTER(ctypes.c_void_p)),
@@ -103,6 +107,20 @@ def default_library() -> Library:
     if not path.exists():
         raise ConfigurationError("the native engine's library was not built for this machine: pip install builds it")
     return Library(path)
+
+
+def _other_machine(path: Path) -> str | None:
+    """Say if a library is for another kind of machine: the system's loader says only that there is no such file."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(20)
+    except OSError:
+        return None
+    machine = int.from_bytes(head[18:20], "little")
+    if not head.startswith(b"\x7fELF") or _MACHINES.get(machine) == os.uname().machine:
+        return None
+    built_for = _MACHINES.get(machine, f"ELF machine {machine}")
+    return f"it was built for {built_for}, this is {os.uname().machine}; build it for this machine"
 
 
 class Workspace:
