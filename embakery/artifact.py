@@ -16,6 +16,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import mmap
+import os
 import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -316,7 +318,12 @@ def golden_file(engine: str) -> str:
 def file_facts(path: Path) -> FileFacts:
     """Return a file's digest and size."""
     with path.open("rb") as file:
-        return FileFacts(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            return FileFacts(hashlib.sha256().hexdigest(), 0)
+        # Mapped, because a tenth of the time would go into copying.
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return FileFacts(hashlib.sha256(content).hexdigest(), size)
 
 
 def _engines_left_out(folder: Path, manifest: Manifest) -> frozenset[str]:

@@ -81,7 +81,7 @@ class Settings:
         return cls(
             artifact=Path(env.get("EMBAKERY_ARTIFACT", "/opt/artifact")),
             engine=_engine(env),
-            threads=_integer(env, "EMBAKERY_THREADS", default=os.cpu_count() or 1),
+            threads=_integer(env, "EMBAKERY_THREADS", default=_threads(env)),
             tenant=_tenant(env),
             redis=_redis(env),
             cache_ttl_seconds=_integer(env, "EMBAKERY_CACHE_TTL_SECONDS", default=30 * 24 * 3600),
@@ -126,6 +126,12 @@ def _integer(env: Mapping[str, str], name: str, *, default: int) -> int:
     if value < 1:
         raise ConfigurationError(f"{name}={raw!r} must be at least 1")
     return value
+
+
+def _threads(env: Mapping[str, str]) -> int:
+    """All cores, but where Lambda gives less than one: there a second thread costs a start, and computes nothing."""
+    megabytes = _integer(env, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", default=_WHOLE_CPU_MEGABYTES)
+    return 1 if megabytes < _WHOLE_CPU_MEGABYTES else os.cpu_count() or 1
 
 
 def _round_tokens(env: Mapping[str, str]) -> int:

@@ -20,9 +20,10 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from lambda_world import EVENTS, LambdaWorld, lambda_world
 from sam_cli import BUILD, ROOT, SamFailedError, SamLocal, sam, tell, write_variables
 from sam_events import FUNCTIONS, problem_of, wanted_vectors
-from sam_world import EVENTS, World, emulated_world
+from sam_world import container_variables
 
 from embakery import Embedder
 from embakery.vectors import from_base64, to_base64
@@ -89,9 +90,9 @@ def run(template: str, base_image: str, artifact: Path, only: Sequence[str]) -> 
     ]
     sam("build", "--template", template, "--build-dir", str(BUILD), "--parameter-overrides", *overrides)
     embedder = Embedder.load(ROOT / artifact)
-    with emulated_world(ROOT / artifact) as world:
+    with lambda_world(ROOT / artifact) as world, container_variables(world) as there:
         variables = BUILD / "variables.json"
-        write_variables(BUILD / "template.yaml", variables, world.variables)
+        write_variables(BUILD / "template.yaml", variables, there)
         files = [file for file in sorted(EVENTS.glob("*.json")) if not only or file.name in only]
         local = SamLocal(variables, world.aws_url)
         problems = invoke_all(local, files) + check_written(embedder, world, files)
@@ -116,7 +117,7 @@ def invoke_all(local: SamLocal, files: Sequence[Path]) -> int:
     return problems
 
 
-def check_written(embedder: Embedder, world: World, files: Sequence[Path]) -> int:
+def check_written(embedder: Embedder, world: LambdaWorld, files: Sequence[Path]) -> int:
     """Look for the vectors that the events' messages ask for; return the number of those not written bit for bit."""
     expected = {key: vector for file in files for key, vector in wanted_vectors(embedder, file.stem).items()}
     rows = world.rows()
@@ -145,7 +146,7 @@ def start_api(local: SamLocal, embedder: Embedder) -> int:
     return int(not same or status != "ok")
 
 
-def start_lambda(local: SamLocal, embedder: Embedder, world: World) -> int:
+def start_lambda(local: SamLocal, embedder: Embedder, world: LambdaWorld) -> int:
     """Send documents to the queue, from where the mapping feeds the function; return 1 unless all are written right."""
     queue = world.resources.documents
     texts = {

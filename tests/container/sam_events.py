@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from sam_world import EVENTS
+from lambda_world import event as read_event
 
 from embakery import Embedder
 from embakery.vectors import Vector
@@ -37,7 +37,7 @@ def wanted_vectors(embedder: Embedder, event: str) -> dict[str, Vector]:
 
 
 def _bodies(event: str) -> Iterator[dict[str, Any]]:
-    for record in json.loads((EVENTS / f"{event}.json").read_bytes()).get("Records", []):
+    for record in read_event(event).get("Records", []):
         with contextlib.suppress(ValueError):
             body = json.loads(record["body"])
             if isinstance(body, dict) and body.get("v") == 1:
@@ -50,6 +50,6 @@ def _is_good(document: dict[str, Any]) -> bool:
 
 def _failures(event: str) -> list[dict[str, str]]:
     """Every message comes again but those that can be worked on; only events/sqs-broken.json has any that cannot."""
-    records = json.loads((EVENTS / f"{event}.json").read_bytes())["Records"]
+    records = read_event(event)["Records"]
     broken = [record for record in records if event == "sqs-broken" and "good-" not in record["body"]]
     return [{"itemIdentifier": record["messageId"]} for record in broken]

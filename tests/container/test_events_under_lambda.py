@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pytest
 from lambda_emulator import Emulated, emulated
-from lambda_world import API, EVENTS, QUEUE, LambdaWorld, event
+from lambda_world import API, EVENTS, LambdaWorld, event
 
 from embakery import Embedder
 from embakery.vectors import from_base64
 
 SAMPLES = sorted(path.stem for path in EVENTS.glob("*.json"))
-
-
-@pytest.fixture(scope="module")
-def queue(world: LambdaWorld) -> Iterator[Emulated]:
-    with emulated(QUEUE, world.env) as function:
-        yield function
-
-
-@pytest.fixture(scope="module")
-def api(world: LambdaWorld) -> Iterator[Emulated]:
-    with emulated(API, world.env) as function:
-        yield function
 
 
 def raw(name: str) -> bytes:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from lambda_emulator import Emulated, emulated
-from lambda_world import API, CANARY, NO_QUEUE, QUEUE, LambdaWorld, batch, embeddings, event, message, unique
+from lambda_emulator import Emulated
+from lambda_world import CANARY, NO_QUEUE, LambdaWorld, batch, embeddings, event, message, unique
 
 NO_EVENTS: dict[str, Any] = {
     "empty": {},
@@ -23,18 +22,6 @@ NO_EVENTS: dict[str, Any] = {
     "no-path": {"requestContext": {"http": {"method": "GET"}}},
     "no-method": {"requestContext": {"http": {}}, "rawPath": "/health"},
 }
-
-
-@pytest.fixture(scope="module")
-def queue(world: LambdaWorld) -> Iterator[Emulated]:
-    with emulated(QUEUE, world.env) as function:
-        yield function
-
-
-@pytest.fixture(scope="module")
-def api(world: LambdaWorld) -> Iterator[Emulated]:
-    with emulated(API, world.env) as function:
-        yield function
 
 
 def refused(function: Emulated, sent: Any, taken: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,13 @@ def test_defaults_are_a_function_without_cache_and_destinations() -> None:
     assert (settings.engine, settings.tenant, settings.redis) == ("auto", "default", None)
     assert settings.destinations == {}
     assert settings.rerank_method is None
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "threads"), [("512", 1), ("1768", 1), ("1769", os.cpu_count()), ("", os.cpu_count())]
+)
+def test_less_than_a_cpu_gets_one_thread(megabytes: str, threads: int) -> None:
+    assert Settings.from_env({"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": megabytes}).threads == threads
 
 
 @pytest.mark.parametrize(
