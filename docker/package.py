@@ -27,6 +27,8 @@ import trim
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from embakery.artifact import ENGINE_FILES
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
@@ -37,8 +39,6 @@ MACHINES = {"x86_64": "x86_64", "arm64": "aarch64"}
 # Amazon Linux 2023, under all managed runtimes that have SnapStart.
 _GLIBC_MINORS = range(34, 16, -1)
 _ZIP_FROM_UNIX = 3
-# What the onnx engine alone reads: see ENGINE_FILES in embakery/artifact.py.
-_ONNX_FILES = ("encoder.onnx", "golden.npz")
 # How packages came here, with paths of this machine; what they are stays.
 _INSTALLATION = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 
@@ -167,7 +167,7 @@ def copy_artifact(artifact: Path, to: Path, *, with_onnx: bool) -> None:
             continue
         if not (manifest.parent / "encoder.pack").is_file():
             raise PackageError("the native engine cannot serve this model: give --extras onnx")
-        for name in _ONNX_FILES:
+        for name in ENGINE_FILES["onnx"]:
             (manifest.parent / name).unlink(missing_ok=True)
 
 

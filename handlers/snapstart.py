@@ -68,11 +68,6 @@ def let_go() -> None:
         services().embedder.close()
     for function in list(remembering()):
         function.cache_clear()
-    if "boto3" in sys.modules:
-        import boto3
-
-        # The old one keeps credentials.
-        boto3.setup_default_session()
     gc.collect()
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
@@ -22,6 +21,8 @@ from embakery.engines.native.library import Library, default_library
 from embakery.errors import ConfigurationError, EncodingError, UnavailableError
 from handlers import snapstart
 from handlers.services import services
+from storage import clients
+from storage.clients import open_client
 
 ROOT = Path(__file__).parents[2]
 EVENTS = ROOT / "events"
@@ -86,12 +87,13 @@ def test_modules_keep_nothing_else() -> None:
 
 
 def test_a_snapshot_holds_no_model_and_no_client() -> None:
-    boto3.client("sqs")
-    session = boto3.DEFAULT_SESSION
+    open_client("sqs")
+    session = clients._session()
     embedder = services().embedder
     snapstart.before_snapshot()
     assert [one for one in snapstart.remembering() if one.cache_info().currsize] == []
-    assert boto3.DEFAULT_SESSION is not session
+    # The old one keeps credentials.
+    assert clients._session() is not session
     with pytest.raises(EncodingError, match="closed"):
         embedder.engine.encode([(101, 102)])
 
